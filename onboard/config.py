@@ -1,0 +1,125 @@
+"""Every setting of what flies, with working defaults and a unit in each name.
+
+A file names only what it changes; an unknown key is an error that names the key. The resolved copy is
+written beside every result. Facts of a model (sizes, normalisation, outputs) are not settings: they
+ride in the model file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from onboard.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RectifyConfig:
+    """When a frame can be laid on the ground."""
+
+    min_height_m: float = 15.0
+    max_height_m: float = 1500.0
+    max_tilt_deg: float = 40.0
+    max_off_nadir_deg: float = 55.0  # ground seen more obliquely than this is left out
+    min_footprint_m: float = 30.0  # side of a square as large as the ground seen
+    max_telemetry_age_ms: float = 250.0
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Which hypotheses of heading, height and place are tried."""
+
+    heading_error_deg: float = 6.0  # how far a compass heading may be off (1.5 sigma or so)
+    height_error: float = 0.10  # how far the told height may be off, as a share
+    heading_step_deg: float = 5.0
+    height_step: float = 0.08
+    unknown_heading_step_deg: float = 10.0
+    max_blocks: int = 256  # blocks of the detail raster that one frame may look at when lost
+    candidates: int = 12
+    tracking_radius_sigma: float = 4.0
+    tracking_radius_min_m: float = 25.0
+
+
+@dataclass(frozen=True)
+class FixConfig:
+    """What makes a match a fix."""
+
+    min_probability_right: float = 0.99
+    second_mode_distance_m: float = 25.0
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """The gate, the filter and its states."""
+
+    acceleration_noise_mps2: float = 1.0
+    velocity_noise_mps: float = 0.6  # of the velocity that telemetry gives, per axis
+    max_speed_mps: float = 40.0  # where no velocity is known
+    gate_chi2: float = 13.8  # 99.9 % of two dimensions
+    acquire_fixes: int = 3  # fixes that must agree before the first is published
+    acquire_window_s: float = 10.0
+    coast_s: float = 10.0  # the longest that an estimate may live on motion alone
+    max_position_sigma_m: float = 30.0
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    backend: str = "onnxruntime"
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    rectify: RectifyConfig = field(default_factory=RectifyConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    fix: FixConfig = field(default_factory=FixConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def load_config(path: Path | str | None) -> Config:
+    """Read a YAML of sections over the defaults; None gives the defaults.
+
+    Raises ConfigError for a missing file, an unknown section or key, or a value of another type.
+    """
+    if path is None:
+        return Config()
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError("no config file", path, "a YAML file", "leave --config out for the defaults")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError("unreadable config", f"{path} ({error})", "YAML") from error
+    return merge(Config(), content)
+
+
+def merge(config: Config, content: object) -> Config:
+    """`config` with the values of a nested mapping put in."""
+    if not isinstance(content, dict):
+        raise ConfigError("config", type(content).__name__, "a mapping of sections")
+    sections = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    changed = {}
+    for name, values in content.items():
+        if name not in sections:
+            raise ConfigError("unknown config section", name, "one of " + ", ".join(sections))
+        if not isinstance(values, dict):
+            raise ConfigError(f"config section {name}", values, "a mapping of keys")
+        known = {f.name: getattr(sections[name], f.name) for f in dataclasses.fields(sections[name])}
+        for key, value in values.items():
+            if key not in known:
+                raise ConfigError("unknown config key", f"{name}.{key}", "one of " + ", ".join(known))
+            wanted = type(known[key])
+            if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+                values[key] = float(value)
+            elif type(value) is not wanted:
+                raise ConfigError(f"config key {name}.{key}", repr(value), f"a value of type {wanted.__name__}")
+        changed[name] = dataclasses.replace(sections[name], **values)
+    return dataclasses.replace(config, **changed)

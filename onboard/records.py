@@ -1,0 +1,154 @@
+"""What passes between the rooms: frozen records, each field with its unit, frame or layout.
+
+Frames are those of `onboard.frames`. Times are integer nanoseconds of *capture*, set once at the
+source and carried to the message that is sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Mapping
+
+import numpy as np
+
+
+class State(str, Enum):
+    """What the localizer knows about where it is."""
+
+    LOST = "lost"
+    ACQUIRING = "acquiring"
+    TRACKING = "tracking"
+    COASTING = "coasting"
+
+
+class Reason(str, Enum):
+    """Why a frame gave no published fix."""
+
+    NO_IMAGE = "no_image"
+    BLANK_IMAGE = "blank_image"
+    STALE_FRAME = "stale_frame"
+    NO_TELEMETRY = "no_telemetry"
+    NO_HEIGHT = "no_height"
+    BAD_TELEMETRY = "bad_telemetry"
+    HEIGHT_OUT_OF_RANGE = "height_out_of_range"
+    TILT_TOO_LARGE = "tilt_too_large"
+    VIEW_TOO_SMALL = "view_too_small"
+    OUTSIDE_MAP = "outside_map"
+    ENGINE_FAULT = "engine_fault"
+    NO_CANDIDATE = "no_candidate"
+    WEAK_MATCH = "weak_match"
+    AMBIGUOUS = "ambiguous"
+    INCONSISTENT = "inconsistent"
+    GATED = "gated"
+    ACQUIRING = "acquiring"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One camera image. `image_bgr` is uint8 (H, W, 3), row-major, as OpenCV decodes it."""
+
+    captured_at_ns: int
+    image_bgr: np.ndarray
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What the vehicle says of itself at one instant.
+
+    `attitude_quat_wxyz` is ned_from_body of the vehicle's body (x forward, y right, z down). Where
+    `heading_known` is false its yaw means nothing and is searched. `velocity_ned_mps` is (3,) or None.
+    """
+
+    captured_at_ns: int
+    attitude_quat_wxyz: tuple[float, float, float, float]
+    height_above_ground_m: float
+    heading_known: bool = True
+    velocity_ned_mps: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroundView:
+    """A frame projected on level ground: north up, a fixed number of pixels, a map's resolution.
+
+    `image_rgb` uint8 (N, N, 3); `mask` bool (N, N), true where the camera saw the ground.
+    The view's centre is the middle of the pixel grid, `((N - 1) / 2, (N - 1) / 2)`.
+    `centre_from_vehicle_enu_m` leads from the point below the vehicle to the view's centre (east, north).
+    `heading_offset_rad` and `height_scale` say by how much this view departs from the telemetry: the
+    hypothesis under which it was made.
+    """
+
+    captured_at_ns: int
+    image_rgb: np.ndarray
+    mask: np.ndarray
+    metres_per_pixel: float
+    centre_from_vehicle_enu_m: tuple[float, float]
+    heading_rad: float
+    heading_offset_rad: float = 0.0
+    height_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """Where one frame alone says the vehicle is.
+
+    `position_enu_m` (2,) east, north in the map frame; `covariance_enu_m2` (2, 2);
+    `probability_right` is the calibrated chance that the place is the right one.
+    `heading_rad` clockwise from north, of the body's x axis. `height_scale` is true over told height.
+    """
+
+    captured_at_ns: int
+    position_enu_m: np.ndarray
+    covariance_enu_m2: np.ndarray
+    heading_rad: float
+    height_scale: float
+    probability_right: float
+    evidence: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """No fix, and why. `best` is the first guess all the same, for the log only, never for flight."""
+
+    captured_at_ns: int
+    reason: Reason
+    best: Fix | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is told to the flight controller, valid at `valid_at_ns`.
+
+    `position_enu_m` (2,), `velocity_enu_mps` (2,), `covariance` (4, 4) of east, north, v_east, v_north
+    in m and m/s. `height_above_ground_m` is carried from the telemetry.
+    `heading_rad` is measured from the map (nan where it was not).
+    """
+
+    valid_at_ns: int
+    position_enu_m: np.ndarray
+    velocity_enu_mps: np.ndarray
+    covariance: np.ndarray
+    heading_rad: float
+    height_above_ground_m: float
+    probability_right: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All that one call of `Localizer.step` has to say. `estimate` is set exactly when it is published."""
+
+    captured_at_ns: int
+    source: str
+    state: State
+    estimate: Estimate | None
+    reason: Reason | None
+    best_position_enu_m: np.ndarray | None
+    fix: Fix | None
+    stage_ms: Mapping[str, float]
+    detail: str = ""
+
+    @property
+    def published(self) -> bool:
+        return self.estimate is not None
