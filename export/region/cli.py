@@ -1,0 +1,132 @@
+"""`pilotage map`: build a region map, and say what is in one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from onboard.region.manifest import Manifest
+from onboard.region.map import RegionMap
+
+app = typer.Typer(no_args_is_help=True, help="Region maps: build one from imagery, say what is in one.")
+_log = logging.getLogger(__name__)
+
+
+@app.command("build")
+def build(
+    imagery: Annotated[list[Path], typer.Argument(help="GeoTIFFs, or directories of them; later ones lie on top.")],
+    out: Annotated[Path, typer.Option(help="The map's folder.")],
+    metres_per_pixel: Annotated[float | None, typer.Option(help="Finest resolution; else that of the imagery.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model file; else the shipped one.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the region; else that of the folder.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence and attribution of the imagery.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a map that is there.")] = False,
+) -> None:
+    """Build a region map from GeoTIFFs; an interrupted build goes on where it stopped."""
+    from export.region.build import BuildOptions, build_map
+    from export.region.imagery import find_rasters
+    from export.region.workspace import check_target
+    from onboard.config import EngineConfig
+    from onboard.engine import open_engine
+
+    check_target(out, force)  # before the model takes its time to load
+    find_rasters(imagery)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it logs comes as an error, too, in one line
+    embedder = open_engine(model, EngineConfig())
+    options = BuildOptions(name, metres_per_pixel, licence)
+    with _bars() as report:
+        try:
+            result = build_map(imagery, out, embedder, options, force, report)
+        finally:
+            embedder.close()
+    manifest = result.manifest
+    size = sum(part.bytes for part in manifest.parts)
+    rate = f", {result.windows / result.embed_s:.1f} windows/s" if result.windows and result.embed_s > 0 else ""
+    _log.info(
+        "%s: %.3f km2 at %s m/px, %.1f MB%s",
+        out,
+        manifest.coverage_km2,
+        ", ".join(f"{level.metres_per_pixel:g}" for level in manifest.levels),
+        size / 1e6,
+        rate,
+    )
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each stage that reports; none where the door is as far as it goes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        progress.start()
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=total)
+        progress.update(tasks[stage], completed=done)
+
+    try:
+        yield report
+    finally:
+        if tasks:
+            progress.stop()
+
+
+@app.command("info")
+def info(
+    region: Annotated[Path, typer.Argument(metavar="MAP", help="The map's folder.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Check the hash of every part.")] = False,
+) -> None:
+    """Say what is in a region map, and check that it is whole."""
+    opened = RegionMap.open(region, verify=verify)
+    console = Console(soft_wrap=True)
+    for table in tables(opened.manifest, opened.sha256):
+        console.print(table)
+    console.print("all parts have their size and hash" if verify else "all parts have their size (hashes: --verify)")
+
+
+def tables(manifest: Manifest, sha256: str) -> list[Table]:
+    """What `pilotage map info` shows."""
+    west, south, east, north = manifest.bounds_enu_m
+    facts = Table("map", manifest.name, title_justify="left")
+    facts.add_row("content", sha256[:12])
+    facts.add_row("anchor", f"{manifest.anchor_latitude_deg:.7f}, {manifest.anchor_longitude_deg:.7f} deg")
+    facts.add_row("bounds", f"{west:.1f} to {east:.1f} m east, {south:.1f} to {north:.1f} m north of it")
+    facts.add_row("area", f"{manifest.coverage_km2:.3f} km2 of {(east - west) * (north - south) / 1e6:.3f} in bounds")
+    facts.add_row("model", f"{manifest.model_name} ({manifest.model_sha256[:12]})")
+    facts.add_row("made by", manifest.created_by)
+
+    levels = Table("level", "m/px", "pixels", "valid", "cell", "cells", "descriptors")
+    for index, level in enumerate(manifest.levels):
+        levels.add_row(
+            str(index),
+            f"{level.metres_per_pixel:g}",
+            f"{level.width_px} x {level.height_px}",
+            f"{level.valid_px / (level.width_px * level.height_px):.1%}",
+            f"{level.cell_m:g} m",
+            f"{level.cell_cols} x {level.cell_rows}",
+            str(level.tiles),
+        )
+
+    parts = Table("part", "MB", "MB per km2 of bounds", "SHA-256")
+    bounds_km2 = (east - west) * (north - south) / 1e6
+    for part in manifest.parts:
+        parts.add_row(part.file, f"{part.bytes / 1e6:.3f}", f"{part.bytes / 1e6 / bounds_km2:.3f}", part.sha256[:12])
+    total = sum(part.bytes for part in manifest.parts)
+    parts.add_row("all", f"{total / 1e6:.3f}", f"{total / 1e6 / bounds_km2:.3f}", "")
+
+    sources = Table("source", "CRS", "m/px on ground", "date", "licence", "SHA-256")
+    for column in sources.columns:
+        column.overflow = "fold"
+    for source in manifest.sources:
+        native = f"{source.native_metres_per_pixel:.3f}"
+        sources.add_row(source.file, source.crs, native, source.date or "", source.licence or "", source.sha256[:12])
+    return [facts, levels, parts, sources]

@@ -1,0 +1,45 @@
+"""ONNX Runtime: the embedded default, on any computer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from onboard.config import EngineConfig
+from onboard.engine.base import INPUTS, OUTPUTS, Embeddings, ModelFacts
+from onboard.errors import EngineError
+
+
+class OnnxEngine:
+    """One session, a fixed number of threads, so that the same file gives the same numbers on one machine."""
+
+    backend = "onnxruntime"
+
+    def __init__(self, path: Path, config: EngineConfig = EngineConfig()) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = config.threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises bare classes of its own, none documented
+            first = str(error).splitlines()[0]
+            raise EngineError("unreadable model", f"{path} ({first})", "an ONNX file", "copy or export it again") from error
+        self.facts = ModelFacts.from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        names = {value.name for value in self._session.get_inputs()}, {o.name for o in self._session.get_outputs()}
+        if not set(INPUTS) <= names[0] or not set(OUTPUTS) <= names[1]:
+            raise EngineError(
+                "model inputs and outputs", sorted(names[0] | names[1]), ", ".join(INPUTS + OUTPUTS), "export it again"
+            )
+
+    def embed(self, images_rgb: np.ndarray, masks: np.ndarray) -> Embeddings:
+        """See `Engine.embed`."""
+        feed = {"image": images_rgb, "mask": masks.view(np.uint8)}
+        descriptors, detail, fine = self._session.run(list(OUTPUTS), feed)
+        return Embeddings(descriptors, detail, fine)
+
+    def close(self) -> None:
+        del self._session

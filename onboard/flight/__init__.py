@@ -1,0 +1,5 @@
+"""Recorded flights come in: rosbag2 recordings, flight folders, and geotagged photos made into one."""
+
+from onboard.flight.source import Flight, FlightItem, Topics, Truth, open_flight
+
+__all__ = ["Flight", "FlightItem", "Topics", "Truth", "open_flight"]

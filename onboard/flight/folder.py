@@ -1,0 +1,177 @@
+"""The flight folder: camera.yaml, images, and frames.csv with one row an image.
+
+Roll, pitch and yaw are the aerospace angles of a body whose x axis points to the top of the image and whose
+z axis is the optical axis, so the mount is `BODY_FROM_CAMERA_DOWN`. An empty yaw is an unknown heading.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from onboard.camera import CameraModel
+from onboard.errors import FlightError
+from onboard.flight.source import FlightItem, Truth
+from onboard.frames import BODY_FROM_CAMERA_DOWN, quaternion_from_euler
+from onboard.records import Frame, Reason, Telemetry
+
+COLUMNS = ("file", "captured_at_ns", "roll_deg", "pitch_deg", "yaw_deg", "height_above_ground_m")
+TRUTH_COLUMNS = ("latitude_deg", "longitude_deg")
+VELOCITY_COLUMNS = ("velocity_north_mps", "velocity_east_mps")
+_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # camera.yaml speaks of the pixels as they are stored
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of frames.csv; `latitude_deg`, `longitude_deg` are NaN where no truth is told."""
+
+    file: str
+    captured_at_ns: int
+    telemetry: Telemetry | Reason
+    latitude_deg: float
+    longitude_deg: float
+
+
+class FolderFlight:
+    """A flight folder, its rows and the sizes of its images checked. Raises FlightError or CameraError."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self.name = self._path.resolve().name
+        self.camera = CameraModel.from_yaml(self._path / "camera.yaml")
+        self.body_from_camera: np.ndarray = BODY_FROM_CAMERA_DOWN
+        self._rows = _read_rows(self._path / "frames.csv")
+        self._check_images()
+
+    @property
+    def frame_count(self) -> int:
+        return len(self._rows)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return {"kind": "flight folder", "image": "frames.csv", "mount": "top of the image forward, looking down"}
+
+    def items(self) -> Iterator[FlightItem]:
+        """The frames in order of capture; each image is read when it is asked for."""
+        for row in self._rows:
+            image = cv2.imread(str(self._path / row.file), _AS_STORED)
+            frame = Frame(row.captured_at_ns, image, row.file) if image is not None else None
+            yield FlightItem(row.captured_at_ns, row.file, frame, row.telemetry)
+
+    def truth(self) -> Truth | None:
+        told = [row for row in self._rows if math.isfinite(row.latitude_deg + row.longitude_deg)]
+        if not told:
+            return None
+        return Truth(
+            np.array([row.captured_at_ns for row in told], dtype=np.int64),
+            np.array([row.latitude_deg for row in told]),
+            np.array([row.longitude_deg for row in told]),
+        )
+
+    def _check_images(self) -> None:
+        missing = [row.file for row in self._rows if not (self._path / row.file).is_file()]
+        if missing:
+            raise FlightError(
+                f"{len(missing)} of {len(self._rows)} images of {self._path / 'frames.csv'} are missing, the first",
+                missing[0],
+                "every file of the table in the folder",
+                "copy them there, or take their rows out",
+            )
+        for row in self._rows:
+            size = stored_size(self._path / row.file)
+            if size is not None and size != (self.camera.width, self.camera.height):
+                raise FlightError(
+                    f"image size of {self._path / row.file}",
+                    f"{size[0]}x{size[1]}",
+                    f"{self.camera.width}x{self.camera.height} as in camera.yaml",
+                    "give the camera.yaml of these images, or resize it with them",
+                )
+
+
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of an image file from its header, unrotated; None where it is no image."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def _read_rows(path: Path) -> list[_Row]:
+    """The rows of frames.csv in order of capture time."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise FlightError(f"columns missing in {path}", ", ".join(missing), ", ".join(COLUMNS), "add them")
+            rows = [_row(_Cells(path, reader.line_num, cells)) for cells in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FlightError("unreadable table", f"{path} ({error})", "a CSV file in UTF-8") from error
+    if not rows:
+        raise FlightError("no frames", path, "one row an image", "see README, flight folder")
+    return sorted(rows, key=lambda row: row.captured_at_ns)
+
+
+class _Cells:
+    """The cells of one row; what cannot be read is told with file, line and column."""
+
+    def __init__(self, path: Path, line: int, cells: Mapping[str, str | None]) -> None:
+        self._path, self._line, self._cells = path, line, cells
+
+    def text(self, column: str) -> str:
+        return (self._cells.get(column) or "").strip()
+
+    def number(self, column: str) -> float:
+        """The number of a cell; NaN where it is empty."""
+        try:
+            return float(self.text(column) or "nan")
+        except ValueError:
+            raise self.wrong(column, "a number, or nothing where it is not known") from None
+
+    def whole(self, column: str) -> int:
+        try:
+            return int(self.text(column))
+        except ValueError:
+            raise self.wrong(column, "a whole number of nanoseconds") from None
+
+    def wrong(self, column: str, expected: str) -> FlightError:
+        where = f"{self._path}, line {self._line}, column {column}"
+        return FlightError(where, repr(self.text(column)), expected, "correct the table")
+
+
+def _row(cells: _Cells) -> _Row:
+    file, captured_at_ns = cells.text("file"), cells.whole("captured_at_ns")
+    if not file:
+        raise cells.wrong("file", "the path of an image in the folder")
+    if not 0 <= captured_at_ns < 2**63:
+        raise cells.wrong("captured_at_ns", "nanoseconds since 1970")
+    latitude, longitude = (cells.number(column) for column in TRUTH_COLUMNS)
+    if abs(latitude) > 90:
+        raise cells.wrong("latitude_deg", "degrees within 90")
+    if abs(longitude) > 180:
+        raise cells.wrong("longitude_deg", "degrees within 180")
+    return _Row(file, captured_at_ns, _telemetry(cells, captured_at_ns), latitude, longitude)
+
+
+def _telemetry(cells: _Cells, captured_at_ns: int) -> Telemetry | Reason:
+    """What one row says of the vehicle, or what of it is missing."""
+    heading_known = cells.text("yaw_deg") != ""
+    angles_deg = cells.number("roll_deg"), cells.number("pitch_deg"), cells.number("yaw_deg") if heading_known else 0.0
+    height_m = cells.number("height_above_ground_m")
+    north, east = (cells.number(column) for column in VELOCITY_COLUMNS)
+    if not all(map(math.isfinite, angles_deg)):
+        return Reason.BAD_TELEMETRY
+    if not math.isfinite(height_m):
+        return Reason.NO_HEIGHT
+    roll, pitch, yaw = map(math.radians, angles_deg)
+    velocity = (north, east, 0.0) if math.isfinite(north + east) else None
+    return Telemetry(captured_at_ns, quaternion_from_euler(roll, pitch, yaw), height_m, heading_known, velocity)

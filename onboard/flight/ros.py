@@ -1,0 +1,132 @@
+"""ROS messages become our records: REP-103 frames (ENU, FLU) become NED and FRD, stamps become nanoseconds.
+
+Messages come as `rosbags` deserializes them: objects with the fields of the message definition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from onboard.camera import CameraModel
+from onboard.frames import ENU_FROM_NED, FLU_FROM_FRD, quaternion_from_rotation, rotation_from_quaternion
+
+COMPRESSED_IMAGE, IMAGE = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+IMU, QUATERNION = "sensor_msgs/msg/Imu", "geometry_msgs/msg/QuaternionStamped"
+RANGE, FLOAT64, FLOAT32 = "sensor_msgs/msg/Range", "std_msgs/msg/Float64", "std_msgs/msg/Float32"
+TWIST, ODOMETRY = "geometry_msgs/msg/TwistStamped", "nav_msgs/msg/Odometry"
+NAVSAT = "sensor_msgs/msg/NavSatFix"
+TF = "tf2_msgs/msg/TFMessage"
+
+_NOT_A_ROTATION = (math.nan, math.nan, math.nan, math.nan)
+_UNKNOWN_YAW_VARIANCE_RAD2 = (math.pi / 2) ** 2
+# Bytes a pixel, and how OpenCV makes BGR of them.
+_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "bgr8": (3, None),
+    "rgb8": (3, cv2.COLOR_RGB2BGR),
+    "mono8": (1, cv2.COLOR_GRAY2BGR),
+    "bgra8": (4, cv2.COLOR_BGRA2BGR),
+    "rgba8": (4, cv2.COLOR_RGBA2BGR),
+}
+
+
+def stamp_ns(message: Any, logged_at_ns: int) -> int:
+    """When a message is valid: its header's stamp; the time of logging where it has none."""
+    header = getattr(message, "header", None)
+    stamp = 0 if header is None else int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+    return stamp if stamp > 0 else logged_at_ns
+
+
+def attitude(message: Any, kind: str) -> tuple[tuple[float, float, float, float], bool]:
+    """(ned_from_body quaternion w, x, y, z; whether its heading means something) of Imu or QuaternionStamped.
+
+    What is not a rotation comes out as NaN: a frame's reason, not an error.
+    """
+    q = message.orientation if kind == IMU else message.quaternion
+    quat_wxyz = (float(q.w), float(q.x), float(q.y), float(q.z))
+    covariance = np.asarray(getattr(message, "orientation_covariance", np.zeros(9)), dtype=float)
+    if covariance[0] == -1.0 or not abs(math.hypot(*quat_wxyz) - 1.0) <= 0.1:  # -1: sensor_msgs' "no orientation"
+        return _NOT_A_ROTATION, False
+    enu_from_flu = rotation_from_quaternion(quat_wxyz)
+    ned_from_frd = ENU_FROM_NED.T @ enu_from_flu @ FLU_FROM_FRD
+    return quaternion_from_rotation(ned_from_frd), bool(covariance[8] < _UNKNOWN_YAW_VARIANCE_RAD2)
+
+
+def height_m(message: Any, kind: str) -> float:
+    """Height above ground of Range (NaN outside what the sensor can measure) or of a bare number."""
+    if kind != RANGE:
+        return float(message.data)
+    measured, low, high = float(message.range), float(message.min_range), float(message.max_range)
+    if high > low and not low <= measured <= high:
+        return math.nan
+    return measured
+
+
+def velocity_ned_mps(message: Any, kind: str) -> tuple[float, float, float]:
+    """(3,) of TwistStamped (ENU) or of Odometry, whose twist is told in the body (FLU)."""
+    linear = message.twist.linear if kind == TWIST else message.twist.twist.linear
+    velocity = np.array([linear.x, linear.y, linear.z], dtype=float)
+    if kind == ODOMETRY:
+        q = message.pose.pose.orientation
+        quat_wxyz = (float(q.w), float(q.x), float(q.y), float(q.z))
+        if not abs(math.hypot(*quat_wxyz) - 1.0) <= 0.1:
+            return (math.nan, math.nan, math.nan)
+        velocity = rotation_from_quaternion(quat_wxyz) @ velocity
+    north, east, down = ENU_FROM_NED.T @ velocity
+    return float(north), float(east), float(down)
+
+
+def image_bgr(message: Any, kind: str) -> np.ndarray | None:
+    """uint8 (H, W, 3) of CompressedImage or Image; None where it cannot be decoded."""
+    data = np.ascontiguousarray(message.data, dtype=np.uint8)
+    if kind == COMPRESSED_IMAGE:
+        return cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    if message.encoding not in _ENCODINGS:
+        return None
+    channels, to_bgr = _ENCODINGS[message.encoding]
+    rows, cols, step = int(message.height), int(message.width), int(message.step)
+    if rows <= 0 or cols <= 0 or step < cols * channels or data.size < rows * step:
+        return None
+    pixels = data[: rows * step].reshape(rows, step)[:, : cols * channels].reshape(rows, cols, channels)
+    return np.ascontiguousarray(pixels) if to_bgr is None else cv2.cvtColor(np.ascontiguousarray(pixels), to_bgr)
+
+
+def camera_model(message: Any, rectified: bool = False) -> CameraModel:
+    """The lens of a CameraInfo; `rectified` images are seen through its projection matrix, undistorted.
+
+    Raises CameraError where the numbers are no camera (a driver without calibration sends zeros).
+    """
+    size = int(message.width), int(message.height)
+    if rectified:
+        return CameraModel(*size, np.asarray(message.p, dtype=float).reshape(3, 4)[:, :3], ())
+    model = {"": "plumb_bob", "fisheye": "equidistant"}.get(message.distortion_model, message.distortion_model)
+    distortion = tuple(float(v) for v in message.d)
+    if model == "rational_polynomial" and not distortion:
+        model = "plumb_bob"
+    return CameraModel(*size, np.asarray(message.k, dtype=float).reshape(3, 3), distortion, model)
+
+
+def mount(transforms: Iterable[Any], body_frames: Iterable[str], camera_frame: str) -> np.ndarray | None:
+    """body_from_camera (3, 3), FRD, by the static transforms from the camera's optical frame up to the body (FLU).
+
+    None where they do not lead there.
+    """
+    parents = {}
+    for transform in transforms:
+        q = transform.transform.rotation
+        rotation = rotation_from_quaternion((float(q.w), float(q.x), float(q.y), float(q.z)))
+        parents[transform.child_frame_id.lstrip("/")] = (transform.header.frame_id.lstrip("/"), rotation)
+    wanted, frame, here_from_camera = set(body_frames), camera_frame.lstrip("/"), np.eye(3)
+    for _ in range(len(parents) + 1):  # at most that many steps, should they run in a ring
+        if frame in wanted:
+            return FLU_FROM_FRD.T @ here_from_camera if np.isfinite(here_from_camera).all() else None
+        if frame not in parents:
+            return None
+        frame, parent_from_here = parents[frame]
+        here_from_camera = parent_from_here @ here_from_camera
+    return None

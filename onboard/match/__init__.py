@@ -1,0 +1,1 @@
+"""From a ground view to a place on the map: retrieve, correlate, re-rank, refine."""

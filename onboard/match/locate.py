@@ -1,0 +1,293 @@
+"""One frame's way from views to a fix: embed, retrieve, correlate, re-rank, refine.
+
+Coarse to fine as in UnifyGeo: the descriptor says which tiles, the detail map where in them (the view's own
+detail map is the template), the fine map where between the cells. A search is made under several hypotheses of
+heading and height at once; all of them compete in one heatmap.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onboard.config import Config
+from onboard.engine import Embeddings, Engine
+from onboard.match.correlate import LARGE_BLOCK, ScoreBlock, block_origins, block_size, correlate
+from onboard.match.evidence import Confidence, Logistic
+from onboard.match.gradient import gradient_ncc
+from onboard.match.heatmap import Heatmap, Mode
+from onboard.match.refine import Alignment, align
+from onboard.match.retrieve import TileIndex, similarity_at
+from onboard.match.template import cell_mask, zero_mean
+from onboard.records import Fix, Frame, GroundView, Reason, Rejected, Telemetry
+from onboard.rectify import Rectifier
+from onboard.region import Level, RegionMap
+
+_RETRIEVED = 256  # tiles asked of FAISS
+_BATCH = 16  # views embedded at once
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where and under which hypotheses a frame is sought. Without a centre: everywhere.
+
+    `hypotheses` are (heading offset in radians, height scale) pairs.
+    """
+
+    hypotheses: Sequence[tuple[float, float]]
+    centre_enu_m: np.ndarray | None = None
+    radius_m: float = math.inf
+    refined: int = 4  # candidates that are aligned
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Milliseconds by stage of one frame; a stage may come twice."""
+
+    ms: dict[str, float] = field(default_factory=dict)
+    _began: float = 0.0
+
+    def start(self) -> None:
+        self._began = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (now - self._began)
+        self._began = now
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Fixes of one frame, most probable first (never empty), before anybody decides whether to believe them."""
+
+    fixes: tuple[Fix, ...]
+    heatmap: Heatmap
+
+
+class Locator:
+    """Searches one region map with one engine for the frames of one camera."""
+
+    def __init__(self, region: RegionMap, engine: Engine, rectifier: Rectifier, confidence: Confidence, config: Config) -> None:
+        self.region, self.engine, self.rectifier = region, engine, rectifier
+        self.confidence, self.config = confidence, config
+        self._indices: dict[int, TileIndex] = {}
+
+    def locate(self, frame: Frame, telemetry: Telemetry, search: Search, watch: Stopwatch) -> Located | Rejected:
+        """Search for one frame whose `Rectifier.check` passed."""
+        watch.start()
+        at = frame.captured_at_ns
+        level_index = self.choose_level(telemetry)
+        level = self.region.levels[level_index]
+        views = [
+            self.rectifier.view(frame, telemetry, level.metres_per_pixel, turn, scale)
+            for turn, scale in search.hypotheses
+        ]
+        seen_m = math.sqrt(float(views[0].mask.sum())) * level.metres_per_pixel
+        watch.lap("rectify")
+        if seen_m < self.config.rectify.min_footprint_m:
+            return Rejected(at, Reason.VIEW_TOO_SMALL, detail=f"{seen_m:.0f} m")
+
+        embedded = self._embed([view.image_rgb for view in views], [view.mask for view in views])
+        watch.lap("embed")
+        if not (np.isfinite(embedded.detail).all() and np.isfinite(embedded.descriptors).all()):
+            return Rejected(at, Reason.ENGINE_FAULT, detail="not a number")
+
+        tiles, similarities = self._retrieve(level_index, embedded.descriptors, search)
+        watch.lap("retrieve")
+        heatmap = self._correlate(level, views, embedded, search, tiles)
+        watch.lap("correlate")
+        if heatmap is None:
+            return Rejected(at, Reason.OUTSIDE_MAP)
+
+        modes = self._modes(heatmap, views, search)
+        if not modes:
+            return Rejected(at, Reason.NO_CANDIDATE)
+        ranked = rerank(modes, tiles, similarities)
+        watch.lap("rerank")
+        fixes = self._refine(level, views, embedded, heatmap, ranked, search, telemetry)
+        watch.lap("refine")
+        if not fixes:
+            return Rejected(at, Reason.NO_CANDIDATE)
+        return Located(tuple(fixes), heatmap)
+
+    def choose_level(self, telemetry: Telemetry) -> int:
+        """The finest level at which (nearly) all of the ground seen fits into a view."""
+        points = self.rectifier.footprint_enu_m(telemetry)
+        # The border starts and ends at corners; sides as the camera's own, whatever the heading.
+        sides = [np.linalg.norm(points[a] - points[b]) for a, b in ((0, 8), (9, 17), (18, 26), (27, 35))]
+        long_side = max(float(np.mean(sides[0::2])), float(np.mean(sides[1::2])))
+        for index, level in enumerate(self.region.levels):
+            if long_side <= 1.15 * self.rectifier.view_px * level.metres_per_pixel:
+                return index
+        return len(self.region.levels) - 1
+
+    def _embed(self, images: list[np.ndarray], masks: list[np.ndarray]) -> Embeddings:
+        parts = [
+            self.engine.embed(np.stack(images[i : i + _BATCH]), np.stack(masks[i : i + _BATCH]))
+            for i in range(0, len(images), _BATCH)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Embeddings(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("descriptors", "detail", "fine")))
+
+    def _retrieve(self, level_index: int, descriptors: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (n, 2) and similarities (n,) of the retrieved tiles; none where the search is local."""
+        if search.centre_enu_m is not None:
+            return np.empty((0, 2)), np.empty(0)
+        if level_index not in self._indices:
+            self._indices[level_index] = TileIndex(self.region.levels[level_index])
+        index = self._indices[level_index]
+        found, similarities = index.search(descriptors, _RETRIEVED)
+        return index.tiles[found], similarities
+
+    def _correlate(
+        self, level: Level, views: list[GroundView], embedded: Embeddings, search: Search, tiles: np.ndarray
+    ) -> Heatmap | None:
+        masks = cell_mask(np.stack([view.mask for view in views]), self.engine.facts.detail_stride)
+        templates = zero_mean(embedded.detail, masks)
+        size = templates.shape[1]
+        height, width = level.detail_valid.shape
+        rows, cols, block = (0, height), (0, width), LARGE_BLOCK
+        if search.centre_enu_m is not None:
+            centre = search.centre_enu_m + views[0].centre_from_vehicle_enu_m
+            row, col = (int(round(float(v))) for v in level.cell_of(centre))
+            reach = math.ceil(search.radius_m / level.cell_m) + 1
+            rows = max(row - reach, -size // 2), min(row + reach + 1, height + size // 2)
+            cols = max(col - reach, -size // 2), min(col + reach + 1, width + size // 2)
+            if rows[0] >= rows[1] or cols[0] >= cols[1]:
+                return None
+            block = block_size(max(rows[1] - rows[0], cols[1] - cols[0]), size)
+        origins = block_origins(level, rows, cols, block, size)
+        limit = self.config.search.max_blocks
+        if len(origins) > limit:
+            origins = _promising(level, origins, block, tiles, limit)
+        if not len(origins):
+            return None
+        blocks = correlate(level, templates, masks, origins, block)
+        if search.centre_enu_m is not None:
+            blocks = [_within(b, rows, cols) for b in blocks]
+        return Heatmap.of(level, blocks)
+
+    def _modes(self, heatmap: Heatmap, views: list[GroundView], search: Search) -> list[Mode]:
+        modes = heatmap.modes(self.config.search.candidates, self.config.fix.second_mode_distance_m)
+        if search.centre_enu_m is None:
+            return modes
+        reach = search.radius_m + heatmap.level.cell_m
+        return [
+            mode
+            for mode in modes
+            if np.linalg.norm(
+                mode.position_enu_m - np.array(views[mode.template].centre_from_vehicle_enu_m) - search.centre_enu_m
+            )
+            <= reach
+        ]
+
+    def _refine(
+        self,
+        level: Level,
+        views: list[GroundView],
+        embedded: Embeddings,
+        heatmap: Heatmap,
+        modes: list[Mode],
+        search: Search,
+        telemetry: Telemetry,
+    ) -> list[Fix]:
+        """Align the best modes; fixes, most probable first."""
+        chosen = modes[: search.refined]
+        n, stride = self.rectifier.view_px, self.engine.facts.fine_stride
+        windows = [level.window(mode.position_enu_m, n) for mode in chosen]
+        tiles = self._embed([rgb for rgb, _ in windows], [mask for _, mask in windows])
+        tile_cells = cell_mask(np.stack([mask for _, mask in windows]), stride)
+        aligned: list[tuple[Mode, Alignment, float]] = []
+        for k, mode in enumerate(chosen):
+            view = views[mode.template]
+            view_cells = cell_mask(view.mask[None], stride)[0]
+            alignment = align(embedded.fine[mode.template], view_cells, tiles.fine[k], tile_cells[k], stride)
+            if alignment is not None:
+                ncc = gradient_ncc(view.image_rgb, view.mask, *windows[k], alignment)
+                aligned.append((mode, alignment, ncc))
+        local = search.centre_enu_m is not None
+        logistic = self.confidence.local if local else self.confidence.whole
+        fixes = []
+        for mode, alignment, ncc in aligned:
+            others = [m.score for m in modes if m is not mode]
+            fine_others = [a.score * a.agreeing / a.patches for m, a, _ in aligned if m is not mode]
+            evidence = {
+                "coarse": mode.score,
+                "margin": mode.score - max(others, default=heatmap.mean),
+                "z": (mode.score - heatmap.mean) / heatmap.deviation / 10,
+                "agree": alignment.agreeing / alignment.patches,
+                "votes": math.log(alignment.agreeing + 1),
+                "fine": alignment.score,
+                "fine_margin": alignment.score * alignment.agreeing / alignment.patches - max(fine_others, default=0.0),
+                "gradient": ncc,
+            }
+            fixes.append(self._fix(level, views[mode.template], mode, alignment, evidence, logistic, telemetry))
+        return sorted(fixes, key=lambda fix: -logistic.logit(fix.evidence))
+
+    def _fix(
+        self,
+        level: Level,
+        view: GroundView,
+        mode: Mode,
+        alignment: Alignment,
+        evidence: dict[str, float],
+        logistic: Logistic,
+        telemetry: Telemetry,
+    ) -> Fix:
+        metres = level.metres_per_pixel
+        shift = np.array([alignment.shift_px[1], -alignment.shift_px[0]]) * metres  # east, north
+        # The vehicle lies off the view's centre; that lever turns and grows with the view.
+        lever = np.array(view.centre_from_vehicle_enu_m) * alignment.scale
+        cos, sin = math.cos(alignment.turn_rad), math.sin(alignment.turn_rad)
+        lever = np.array([cos * lever[0] + sin * lever[1], -sin * lever[0] + cos * lever[1]])
+        swap = np.array([[0.0, 1.0], [-1.0, 0.0]]) * metres  # (row, col) -> (east, north)
+        height = telemetry.height_above_ground_m * view.height_scale * alignment.scale
+        return Fix(
+            view.captured_at_ns,
+            mode.position_enu_m + shift - lever,
+            self.confidence.covariance(swap @ alignment.covariance_px2 @ swap.T, height),
+            view.heading_rad + alignment.turn_rad,
+            view.height_scale * alignment.scale,
+            logistic.probability(evidence),
+            evidence | {"heading_offset_rad": view.heading_offset_rad + alignment.turn_rad},
+        )
+
+
+def rerank(modes: list[Mode], tiles: np.ndarray, similarities: np.ndarray) -> list[Mode]:
+    """UnifyGeo eq. 4: order by retrieval score plus the best matching score; by the latter alone without tiles."""
+    if not len(tiles) or not modes:
+        return modes
+    prior = similarity_at(np.stack([mode.position_enu_m for mode in modes]), tiles, similarities)
+    total = prior * _RETRIEVAL_WEIGHT + np.array([mode.score for mode in modes])
+    return [modes[i] for i in np.argsort(-total, kind="stable")]
+
+
+_RETRIEVAL_WEIGHT = 0.1  # measured on the choosing set: detail matching knows far more than the descriptor
+
+
+def _promising(level: Level, origins: np.ndarray, block: int, tiles: np.ndarray, limit: int) -> np.ndarray:
+    """The `limit` blocks that hold the best retrieved tiles, best first."""
+    chosen: list[int] = []
+    middle = origins + block / 2
+    for tile in tiles:
+        row, col = level.cell_of(tile)
+        nearest = int(np.abs(middle - [float(row), float(col)]).max(axis=1).argmin())
+        if nearest not in chosen:
+            chosen.append(nearest)
+        if len(chosen) == limit:
+            break
+    return origins[np.array(sorted(chosen), dtype=np.int64)]
+
+
+def _within(block: ScoreBlock, rows: tuple[int, int], cols: tuple[int, int]) -> ScoreBlock:
+    """Places outside rows and cols are taken out of a block."""
+    score = block.score.copy()
+    row, col = block.row + np.arange(score.shape[0]), block.col + np.arange(score.shape[1])
+    score[(row < rows[0] - 1) | (row > rows[1])] = -1.0
+    score[:, (col < cols[0] - 1) | (col > cols[1])] = -1.0
+    return ScoreBlock(block.row, block.col, score, block.template)

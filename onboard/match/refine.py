@@ -1,0 +1,166 @@
+"""Fine alignment: the view's patches each find their place, and must agree on one similarity.
+
+The view's fine feature map is cut into overlapping patches. Each is correlated with the map's fine features
+round the place where the coarse match puts it. A similarity (shift, turn, scale) is fitted to the patches'
+peaks by iterated reweighting. What comes out is a position between pixels, the errors of heading and height,
+and evidence that does not depend on how the network was trained: on the wrong ground, patches do not agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onboard.match.heatmap import _vertex
+
+PATCH = 16  # cells
+STEP = 8
+MARGIN = 8  # a patch is sought this many cells around
+_TOLERANCE = 1.5  # cells: a patch that lies further from the fit does not agree
+_MIN_PATCHES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """map = view turned by `turn_rad` (clockwise as seen, image rows down), scaled, then shifted.
+
+    `shift_px` (2,) row, col at the view's centre, in view pixels; `covariance_px2` (2, 2) of it, row and col;
+    `agreeing` of `patches` lie within 1.5 cells of the fit; `score` is their mean correlation there.
+    """
+
+    shift_px: np.ndarray
+    turn_rad: float
+    scale: float
+    covariance_px2: np.ndarray
+    patches: int
+    agreeing: int
+    score: float
+    residual_px: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Patches:
+    centres: np.ndarray  # (P, 2) row, col of cells from the view's centre
+    scores: np.ndarray  # (P, 17, 17)
+
+
+def align(
+    view: np.ndarray, view_mask: np.ndarray, tile: np.ndarray, tile_mask: np.ndarray, stride: int
+) -> Alignment | None:
+    """Align view to tile, fine features float32 (h, w, F) with masks bool (h, w); None without enough patches."""
+    patches = _correlate_patches(view, view_mask, tile, tile_mask)
+    if patches is None:
+        return None
+    start = _common_shift(patches.scores)
+    model = np.array([start[0], start[1], 0.0, 0.0])  # shift row, col; scale - 1; turn
+    count = len(patches.scores)
+    weights = np.ones(count)
+    peaks = np.zeros((count, 2))
+    values = np.zeros(count)
+    for round_ in range(5):
+        reach = 5 if round_ == 0 else 3
+        predicted = _predict(model, patches.centres)
+        for k in range(count):
+            peaks[k], values[k] = _peak_near(patches.scores[k], predicted[k], reach)
+        residual = np.linalg.norm(peaks - predicted, axis=1)
+        weights = np.clip(values, 0.05, None) / (1 + (residual / 1.0) ** 2) ** 2
+        model = _fit(patches.centres, peaks, weights)
+    predicted = _predict(model, patches.centres)
+    residual = np.linalg.norm(peaks - predicted, axis=1)
+    agree = residual < _TOLERANCE
+    agreeing = int(agree.sum())
+    at_model = np.array([_value_at(s, p) for s, p in zip(patches.scores, predicted, strict=True)])
+    spread = float((residual[agree] ** 2).mean() / 2) if agreeing >= 2 else 4.0
+    # Patches overlap by half along both axes: four of them hold about as much as two alone.
+    independent = max(1.0, agreeing / 2)
+    return Alignment(
+        model[:2] * stride,
+        float(model[3]),
+        float(1 + model[2]),
+        np.eye(2) * (spread / independent + 0.02) * stride**2,
+        count,
+        agreeing,
+        float(at_model.mean()),
+        float(np.sqrt(2 * spread)) * stride,
+    )
+
+
+def _correlate_patches(
+    view: np.ndarray, view_mask: np.ndarray, tile: np.ndarray, tile_mask: np.ndarray
+) -> _Patches | None:
+    size, span = view.shape[0], PATCH + 2 * MARGIN
+    padded = np.pad(tile * tile_mask[..., None], ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)))
+    padded_mask = np.pad(tile_mask, MARGIN)
+    corners = [
+        (row, col)
+        for row in range(0, size - PATCH + 1, STEP)
+        for col in range(0, size - PATCH + 1, STEP)
+        if view_mask[row : row + PATCH, col : col + PATCH].mean() > 0.6
+        and padded_mask[row : row + span, col : col + span].mean() > 0.6
+    ]
+    if len(corners) < _MIN_PATCHES:
+        return None
+    template = np.stack([view[r : r + PATCH, c : c + PATCH] for r, c in corners])
+    weight = np.stack([view_mask[r : r + PATCH, c : c + PATCH] for r, c in corners])[..., None].astype(np.float32)
+    mean = (template * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
+    template = (template - mean) * weight
+    template /= np.sqrt((template**2).sum(axis=(1, 2, 3), keepdims=True) + 1e-6)
+    search = np.stack([padded[r : r + span, c : c + span] for r, c in corners])
+
+    left = np.fft.rfft2(template.transpose(0, 3, 1, 2), s=(span, span))
+    right = np.fft.rfft2(search.transpose(0, 3, 1, 2), s=(span, span))
+    product = np.einsum("pcuv,pcuv->puv", left.conj(), right)
+    scores = np.fft.irfft2(product, s=(span, span))[:, : 2 * MARGIN + 1, : 2 * MARGIN + 1] / PATCH
+    centres = np.array(corners, dtype=float) + (PATCH - 1) / 2 - (size - 1) / 2
+    return _Patches(centres, scores.astype(np.float32))
+
+
+def _common_shift(scores: np.ndarray) -> tuple[float, float]:
+    """The shift that all patches together like best, searched within 6 cells: blurred, since they may turn a little."""
+    total = np.clip(scores, 0, None).sum(axis=0)
+    total = total + 0.5 * sum(np.roll(total, s, axis=a) for s in (-1, 1) for a in (0, 1))
+    inner = total[2:-2, 2:-2]
+    i, j = np.unravel_index(int(inner.argmax()), inner.shape)
+    return float(i + 2 - MARGIN), float(j + 2 - MARGIN)
+
+
+def _predict(model: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Shifts (P, 2) row, col of patches at centres (P, 2) under (row, col, scale - 1, turn).
+
+    Rows grow down, so a clockwise turn takes (row, col) towards (row + turn * col, col - turn * row).
+    """
+    row, col = centres[:, 0], centres[:, 1]
+    return np.stack(
+        [model[0] + model[2] * row + model[3] * col, model[1] + model[2] * col - model[3] * row], axis=1
+    )
+
+
+def _fit(centres: np.ndarray, shifts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted least squares of `_predict`; turn and scale are held near zero where the view is small."""
+    row, col = centres[:, 0], centres[:, 1]
+    one, zero = np.ones_like(row), np.zeros_like(row)
+    design = np.concatenate([np.stack([one, zero, row, col], 1), np.stack([zero, one, col, -row], 1)])
+    target = np.concatenate([shifts[:, 0], shifts[:, 1]])
+    w = np.concatenate([weights, weights])
+    normal = design.T @ (design * w[:, None])
+    normal[2, 2] += 1.0 / 0.05**2  # a prior of 5 % and 3 degrees against a shift known to a cell
+    normal[3, 3] += 1.0 / 0.05**2
+    return np.linalg.solve(normal + 1e-9 * np.eye(4), design.T @ (target * w))
+
+
+def _peak_near(score: np.ndarray, at: np.ndarray, reach: int) -> tuple[np.ndarray, float]:
+    """(row, col) shift and value of the highest score within `reach` cells of shift `at`."""
+    row, col = (int(np.clip(round(v + MARGIN), 0, 2 * MARGIN)) for v in at)
+    top, left = max(row - reach, 0), max(col - reach, 0)
+    part = score[top : row + reach + 1, left : col + reach + 1]
+    i, j = np.unravel_index(int(part.argmax()), part.shape)
+    i, j = int(i) + top, int(j) + left
+    fine = (i + _vertex(score[max(i - 1, 0) : i + 2, j]) if 0 < i < 2 * MARGIN else i) - MARGIN
+    fine_col = (j + _vertex(score[i, max(j - 1, 0) : j + 2]) if 0 < j < 2 * MARGIN else j) - MARGIN
+    return np.array([fine, fine_col], dtype=float), float(score[i, j])
+
+
+def _value_at(score: np.ndarray, at: np.ndarray) -> float:
+    row, col = (int(np.clip(round(v + MARGIN), 0, 2 * MARGIN)) for v in at)
+    return float(score[row, col])

@@ -1,0 +1,142 @@
+"""What a region map says of itself: `manifest.json`.
+
+The manifest holds no absolute path and no time of making, so that the same imagery and model give the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from onboard.errors import MapError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+REBUILD = "rebuild it: pilotage map build IMAGERY... --out MAP"
+
+
+@dataclass(frozen=True, slots=True)
+class LevelFacts:
+    """One resolution. Pixel (row, col) has its centre at east = west_m + (col + 0.5) * metres_per_pixel and
+    north = north_m - (row + 0.5) * metres_per_pixel; detail cell (i, j) covers stride_px pixels a side.
+
+    `tile_px` is the side of the windows that got a descriptor, `tile_step_px` the step between them.
+    """
+
+    metres_per_pixel: float
+    west_m: float
+    north_m: float
+    width_px: int
+    height_px: int
+    valid_px: int
+    stride_px: int
+    cell_m: float
+    cell_rows: int
+    cell_cols: int
+    tile_px: int
+    tile_step_px: int
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of imagery that went in. `native_metres_per_pixel` is on the ground, not in the units of the CRS.
+
+    `value_range` are the values that became 0 and 255, where the file is not of 8 bits.
+    """
+
+    file: str
+    crs: str
+    native_metres_per_pixel: float
+    sha256: str
+    date: str | None = None
+    licence: str | None = None
+    value_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of the map; `file` is relative to the map's folder, with forward slashes."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All of `manifest.json`. `bounds_enu_m` is west, south, east, north; levels are finest first."""
+
+    name: str
+    anchor_latitude_deg: float
+    anchor_longitude_deg: float
+    proj4: str
+    bounds_enu_m: tuple[float, float, float, float]
+    coverage_km2: float
+    model_name: str
+    model_sha256: str
+    preprocessing: Mapping[str, Any]
+    levels: tuple[LevelFacts, ...]
+    sources: tuple[Source, ...]
+    parts: tuple[Part, ...]
+    created_by: str
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest of a map's folder and its SHA-256, which names the map's content.
+
+    Raises MapError where there is none, where it cannot be read, or where it is of another format version.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise MapError("no region map", folder, "a folder that `pilotage map build` made", "give the map's folder")
+    if not path.is_file():
+        raise MapError("not a region map", folder, f"a folder with {MANIFEST}", REBUILD)
+    content = path.read_bytes()
+    try:
+        fields = json.loads(content)
+    except ValueError as error:  # of JSON or of UTF-8
+        raise MapError("broken manifest", f"{path} ({error})", "JSON", REBUILD) from error
+    if not isinstance(fields, dict):
+        raise MapError("broken manifest", path, "a JSON object", REBUILD)
+    version = fields.get("format_version")
+    if version != FORMAT_VERSION:
+        raise MapError("map of another format version", version, f"version {FORMAT_VERSION}", REBUILD)
+    return _manifest_from(fields, path), hashlib.sha256(content).hexdigest()
+
+
+def _manifest_from(fields: dict[str, Any], path: Path) -> Manifest:
+    try:
+        fields["levels"] = tuple(LevelFacts(**level) for level in fields["levels"])
+        fields["sources"] = tuple(Source(**source) for source in fields["sources"])
+        fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        fields["bounds_enu_m"] = tuple(float(bound) for bound in fields["bounds_enu_m"])
+        manifest = Manifest(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MapError("broken manifest", f"{path} ({error})", "the keys of this format", REBUILD) from error
+    if not manifest.levels or len(manifest.bounds_enu_m) != 4:
+        raise MapError("broken manifest", path, "at least one level, and four bounds", REBUILD)
+    for part in manifest.parts:
+        inner = PurePosixPath(part.file)
+        if inner.is_absolute() or ".." in inner.parts:
+            raise MapError("broken manifest", part.file, "parts inside the map's folder", REBUILD)
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,129 @@
+"""An open region map: checked at the door, then read in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onboard.errors import MapError
+from onboard.frames import MapFrame
+from onboard.region.level import Level
+from onboard.region.manifest import REBUILD, LevelFacts, Manifest, Part, read_manifest, sha256_of
+from onboard.region.picture import overview, shrink_factor
+
+if TYPE_CHECKING:
+    from onboard.engine import ModelFacts
+
+_ALWAYS_VERIFIED_BYTES = 1_000_000  # smaller parts are hashed at every opening
+
+
+class RegionMap:
+    """A region map opened with `RegionMap.open`; `levels` are finest first.
+
+    `sha256` is that of the manifest, which names every part's: it stands for the whole content.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, sha256: str, levels: tuple[Level, ...]) -> None:
+        self.path, self.manifest, self.sha256, self.levels = path, manifest, sha256, levels
+        self.frame = MapFrame(manifest.anchor_latitude_deg, manifest.anchor_longitude_deg)
+
+    @classmethod
+    def open(cls, path: Path | str, facts: ModelFacts | None = None, verify: bool = False) -> RegionMap:
+        """Open and check a map; `facts` are those of the model that will search it, `verify` hashes every part.
+
+        Raises MapError where the map is missing, broken, of another format version or made with another model.
+        """
+        path = Path(path)
+        manifest, sha256 = read_manifest(path)
+        if facts is not None and facts.sha256 != manifest.model_sha256:
+            raise MapError(
+                "map of another model",
+                f"made with {manifest.model_name} ({manifest.model_sha256[:12]})",
+                f"{facts.name} ({facts.sha256[:12]})",
+                REBUILD,
+            )
+        for part in manifest.parts:
+            check_part(path, part, verify or part.bytes < _ALWAYS_VERIFIED_BYTES)
+        listed = {part.file for part in manifest.parts}
+        levels = tuple(_open_level(path, index, level, listed) for index, level in enumerate(manifest.levels))
+        return cls(path, manifest, sha256, levels)
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def bounds_enu_m(self) -> tuple[float, float, float, float]:
+        """West, south, east, north in metres."""
+        return self.manifest.bounds_enu_m
+
+    @property
+    def coverage_km2(self) -> float:
+        """Area that has imagery; that of the bounds may be far larger."""
+        return self.manifest.coverage_km2
+
+    def contains(self, position_enu_m: np.ndarray) -> bool:
+        """Whether there is imagery at a point (2,) east, north."""
+        level = self.levels[0]
+        row, col = (float(index) for index in level.pixel_of(position_enu_m))
+        height, width = level.valid.shape
+        if not (-0.5 <= row < height - 0.5 and -0.5 <= col < width - 0.5):  # false for nan too
+            return False
+        return bool(level.valid[int(row + 0.5), int(col + 0.5)])
+
+    def window(self, level: Level | int, centre_enu_m: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+        """(rgb, mask) of `Level.window`."""
+        return (self.levels[level] if isinstance(level, int) else level).window(centre_enu_m, size_px)
+
+    def picture(self, max_px: int = 1600) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+        """(rgb uint8 (h, w, 3), its own bounds west, south, east, north in metres); black where no imagery is."""
+        fine_enough = [level for level in self.levels if max(level.valid.shape) >= max_px]
+        level = fine_enough[-1] if fine_enough else self.levels[0]
+        rgb, _ = overview(level.image, level.valid, max_px)
+        step_m = shrink_factor(level.valid.shape, max_px) * level.metres_per_pixel
+        south = level.north_m - rgb.shape[0] * step_m
+        return rgb, (level.west_m, south, level.west_m + rgb.shape[1] * step_m, level.north_m)
+
+
+def check_part(folder: Path, part: Part, verify: bool) -> None:
+    """Raise MapError unless a part is there with its size and, where asked, its hash."""
+    file = folder / part.file
+    if not file.is_file():
+        raise MapError("map part is missing", part.file, f"{part.bytes} bytes in {folder}", REBUILD)
+    size = file.stat().st_size
+    if size != part.bytes:
+        raise MapError("map part is broken", f"{part.file} has {size} bytes", f"{part.bytes}", REBUILD)
+    if verify and (found := sha256_of(file)) != part.sha256:
+        raise MapError("map part is broken", f"{part.file} has hash {found[:12]}", part.sha256[:12], REBUILD)
+
+
+def _open_level(folder: Path, index: int, facts: LevelFacts, listed: set[str]) -> Level:
+    size, cells = (facts.height_px, facts.width_px), (facts.cell_rows, facts.cell_cols)
+    expected: dict[str, tuple[type, tuple[int | None, ...]]] = {
+        "image": (np.uint8, (*size, 3)),
+        "valid": (np.uint8, size),
+        "detail": (np.int8, (*cells, None)),
+        "detail_valid": (np.uint8, cells),
+        "descriptors": (np.float16, (facts.tiles, None)),
+        "tiles": (np.float64, (facts.tiles, 2)),
+    }
+    arrays = {}
+    for part, (dtype, shape) in expected.items():
+        name = f"level{index}/{part}.npy"
+        if name not in listed:
+            raise MapError("map part is missing", name, "it among the manifest's parts", REBUILD)
+        arrays[part] = _load(folder, name, np.dtype(dtype), shape)
+    return Level(facts.metres_per_pixel, facts.west_m, facts.north_m, facts.cell_m, facts.tile_px, **arrays)
+
+
+def _load(folder: Path, name: str, dtype: np.dtype, shape: tuple[int | None, ...]) -> np.ndarray:
+    try:
+        array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MapError("map part is broken", f"{name} ({error})", "a .npy array", REBUILD) from error
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    if array.dtype != dtype or not fits:
+        raise MapError("map part is broken", f"{name} is {array.dtype} {array.shape}", f"{dtype} {shape}", REBUILD)
+    return array

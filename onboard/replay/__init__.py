@@ -1,0 +1,1 @@
+"""A recorded flight is replayed as if live, and told about: fixes.csv, summary.json, report.html."""

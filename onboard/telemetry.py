@@ -1,0 +1,163 @@
+"""What the vehicle said lately, asked for at the instant when a frame was captured.
+
+Attitude, height and velocity come at their own rates, a little late and not always in order. Between two
+samples they are interpolated; after the last one it is held for `max_age_ns` and no longer. Nothing is
+ever extrapolated, and before the first sample nothing is known.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from onboard.records import Reason, Telemetry
+
+Quaternion = tuple[float, float, float, float]
+T = TypeVar("T")
+
+_KEEP_NS = 10_000_000_000
+_MOST_SAMPLES = 20_000  # the bound when stamps are broken: 10 s at 2 kHz
+_NORM_TOLERANCE = 0.1  # a quaternion further from length 1 is no rotation; drivers send zeros for "unknown"
+
+
+class _Attitude(NamedTuple):
+    quat_wxyz: Quaternion
+    heading_known: bool
+
+
+class _Between(NamedTuple, Generic[T]):
+    """Two samples and how far (0 to 1) the instant lies from the older to the newer; a held one is both."""
+
+    older: T
+    newer: T
+    share: float
+
+
+class _Series(Generic[T]):
+    """Samples in order of time, the last ten seconds of them."""
+
+    def __init__(self) -> None:
+        self._times_ns: list[int] = []
+        self._values: list[T] = []
+
+    def add(self, t_ns: int, value: T) -> None:
+        """Put a sample where its time belongs; a second one of the same instant replaces the first."""
+        i = bisect_left(self._times_ns, t_ns)
+        if i < len(self._times_ns) and self._times_ns[i] == t_ns:
+            self._values[i] = value
+            return
+        self._times_ns.insert(i, t_ns)
+        self._values.insert(i, value)
+        # Old by this sample's own clock, not by the newest: one stamp from the far future must not empty the rest.
+        old = bisect_left(self._times_ns, t_ns - _KEEP_NS)
+        old = max(old, len(self._times_ns) - _MOST_SAMPLES)
+        if old > 0:
+            del self._times_ns[:old], self._values[:old]
+
+    def around(self, t_ns: int, max_age_ns: int) -> _Between[T] | None:
+        """The samples on both sides of an instant, or the older one held; None where that is too old."""
+        newer = bisect_right(self._times_ns, t_ns)
+        older = newer - 1
+        if older < 0:
+            return None
+        age_ns = t_ns - self._times_ns[older]
+        if newer < len(self._times_ns):
+            gap_ns = self._times_ns[newer] - self._times_ns[older]
+            if age_ns > 0 and gap_ns <= 2 * max_age_ns:  # no point between them is older than max_age to both
+                return _Between(self._values[older], self._values[newer], age_ns / gap_ns)
+        if age_ns <= max_age_ns:
+            return _Between(self._values[older], self._values[older], 0.0)
+        return None
+
+    def reaches(self, t_ns: int) -> bool:
+        return bool(self._times_ns) and self._times_ns[-1] >= t_ns
+
+    def __len__(self) -> int:
+        return len(self._times_ns)
+
+
+class TelemetryBuffer:
+    """Gathers samples and gives the `Telemetry` of an instant. Not for several threads at once."""
+
+    def __init__(self, max_age_ns: int) -> None:
+        self.max_age_ns = max_age_ns
+        self._attitude: _Series[_Attitude] = _Series()
+        self._height: _Series[float] = _Series()
+        self._velocity: _Series[tuple[float, ...]] = _Series()
+
+    def add_attitude(self, t_ns: int, quat_wxyz: Quaternion, heading_known: bool = True) -> None:
+        """ned_from_body (forward, right, down) as a unit quaternion; NaN and zeros are kept, and reported."""
+        self._attitude.add(t_ns, _Attitude(quat_wxyz, heading_known))
+
+    def add_height(self, t_ns: int, height_above_ground_m: float) -> None:
+        self._height.add(t_ns, height_above_ground_m)
+
+    def add_velocity(self, t_ns: int, velocity_ned_mps: Sequence[float]) -> None:
+        self._velocity.add(t_ns, tuple(velocity_ned_mps))
+
+    def passed(self, t_ns: int) -> bool:
+        """Whether every kind of telemetry that comes at all has reached an instant: `at` will not get better."""
+        series = (self._attitude, self._height, self._velocity)
+        return len(self._attitude) > 0 and all(s.reaches(t_ns) for s in series if len(s))
+
+    def at(self, captured_at_ns: int) -> Telemetry | Reason:
+        """What was so at an instant, or the reason why that is not known.
+
+        NO_TELEMETRY: no attitude, or too old. BAD_TELEMETRY: an attitude that is no rotation. NO_HEIGHT: none, too
+        old, or not a number. Velocity is a help, not a need: without a good one the field is None.
+        """
+        attitude = self._attitude.around(captured_at_ns, self.max_age_ns)
+        if attitude is None:
+            return Reason.NO_TELEMETRY
+        if not all(_is_rotation(a.quat_wxyz) for a in (attitude.older, attitude.newer)):
+            return Reason.BAD_TELEMETRY
+        height = self._height.around(captured_at_ns, self.max_age_ns)
+        if height is None:
+            return Reason.NO_HEIGHT
+        height_m = _lerp(height.older, height.newer, height.share)
+        if not math.isfinite(height_m):
+            return Reason.NO_HEIGHT
+        return Telemetry(
+            captured_at_ns,
+            slerp(attitude.older.quat_wxyz, attitude.newer.quat_wxyz, attitude.share),
+            height_m,
+            attitude.older.heading_known and attitude.newer.heading_known,
+            self._velocity_at(captured_at_ns),
+        )
+
+    def _velocity_at(self, t_ns: int) -> tuple[float, float, float] | None:
+        found = self._velocity.around(t_ns, self.max_age_ns)
+        if found is None:
+            return None
+        north, east, down = (_lerp(a, b, found.share) for a, b in zip(found.older, found.newer, strict=True))
+        return (north, east, down) if math.isfinite(north + east + down) else None
+
+
+def slerp(older_wxyz: Quaternion, newer_wxyz: Quaternion, share: float) -> Quaternion:
+    """The unit quaternion `share` (0 to 1) of the shorter way from one rotation to another."""
+    older, newer = _normalised(older_wxyz), _normalised(newer_wxyz)
+    cosine = sum(a * b for a, b in zip(older, newer, strict=True))
+    sign = 1.0 if cosine >= 0 else -1.0  # q and -q are the same rotation
+    angle = math.acos(min(1.0, abs(cosine)))
+    if angle < 1e-6:
+        weights = 1.0 - share, share
+    else:
+        weights = math.sin((1.0 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)
+    w, x, y, z = (weights[0] * a + sign * weights[1] * b for a, b in zip(older, newer, strict=True))
+    return _normalised((w, x, y, z))
+
+
+def _lerp(older: float, newer: float, share: float) -> float:
+    return older + share * (newer - older) if share else older
+
+
+def _is_rotation(quat_wxyz: Quaternion) -> bool:
+    return abs(math.hypot(*quat_wxyz) - 1.0) <= _NORM_TOLERANCE  # false for NaN too
+
+
+def _normalised(quat_wxyz: Quaternion) -> Quaternion:
+    w, x, y, z = quat_wxyz
+    norm = math.hypot(w, x, y, z)
+    return w / norm, x / norm, y / norm, z / norm

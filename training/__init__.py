@@ -1,0 +1,1 @@
+"""What learns: the network, its losses, the training pairs, the renderer."""

@@ -1,0 +1,1 @@
+"""Training pairs: a view of the ground and the map tile that it lies in."""

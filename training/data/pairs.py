@@ -1,0 +1,150 @@
+"""Draw a map tile and a view that lies in it.
+
+The view is what the rectifier leaves: north up, at the tile's resolution, a turned rectangle of ground in
+a square canvas, with the errors of a real pose in it (heading, height, tilt), another date or light, and a
+known place in the tile. Ground is flat here; rendered places bring relief (`training.data.rendered`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from training.data import appearance
+from training.data.ground import Ground
+
+
+@dataclass(frozen=True)
+class Pair:
+    """uint8 (N, N, 3) and bool (N, N) of tile and view; `offset_px` (2,) row, col from the tile's centre to
+    where the view's centre really lies."""
+
+    tile: np.ndarray
+    tile_mask: np.ndarray
+    view: np.ndarray
+    view_mask: np.ndarray
+    offset_px: np.ndarray
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """How far a view may depart from the tile."""
+
+    view_px: int = 256
+    resolutions: tuple[float, float] = (0.3, 1.25)  # m/px
+    offset_px: float = 64.0
+    rotation_error_deg: float = 4.0
+    scale_error: float = 0.06
+    tilt: float = 3e-4  # of the projective terms, per pixel
+    footprint_px: tuple[float, float] = (90.0, 330.0)  # long side
+    same_date_share: float = 0.15
+
+
+def similarity(scale: float, angle_rad: float, centre: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(3, 3) in col, row: turn and scale about `target`, then on to `centre`."""
+    c, s = scale * np.cos(angle_rad), scale * np.sin(angle_rad)
+    linear = np.array([[c, -s], [s, c]])
+    out = np.eye(3)
+    out[:2, :2] = linear
+    out[:2, 2] = centre - linear @ target
+    return out
+
+
+def draw_pair(ground: Ground, donor: Ground, rng: np.random.Generator, config: PairConfig = PairConfig()) -> Pair:
+    """One pair from one piece of ground; `donor` lends what has changed."""
+    n = config.view_px
+    middle = np.full(2, (n - 1) / 2)
+    map_date, view_date = _dates(ground, rng, config)
+    height, width = ground.valid.shape
+
+    # From tile pixels to source pixels: resolution, any rotation, a mirror image half of the time.
+    native = ground.metres_per_pixel
+    low, high = max(config.resolutions[0], 0.7 * native), min(config.resolutions[1], 2.2 * max(native, 0.55))
+    metres = np.exp(rng.uniform(np.log(low), np.log(high)))
+    scale = metres / native
+    reach = max(0.0, (min(height, width) - n * scale) / 2)
+    centre = np.array([width - 1, height - 1]) / 2 + rng.uniform(-1, 1, 2) * (reach + 0.15 * n * scale)
+    turn = rng.integers(0, 4) * np.pi / 2 if rng.random() < 0.5 else rng.uniform(0, 2 * np.pi)
+    source_from_tile = similarity(scale, turn, centre, middle)
+    if rng.random() < 0.5:
+        source_from_tile = source_from_tile @ np.array([[-1.0, 0, n - 1], [0, 1, 0], [0, 0, 1]])
+
+    # From view pixels to tile pixels: the place, and the errors of the pose.
+    offset = rng.uniform(-config.offset_px, config.offset_px, 2)  # col, row
+    angle = np.radians(rng.uniform(-1, 1) * config.rotation_error_deg)
+    zoom = np.exp(rng.uniform(-1, 1) * config.scale_error)
+    lean = np.eye(3)
+    lean[2, :2] = rng.normal(0, config.tilt / 2, 2)
+    lean = _about(middle) @ lean @ _about(-middle)
+    tile_from_view = similarity(zoom, angle, middle + offset, middle) @ lean
+
+    tile, tile_mask = _sample(ground.dates[map_date], ground.valid, source_from_tile, n)
+    view, ground_mask = _sample(ground.dates[view_date], ground.valid, source_from_tile @ tile_from_view, n)
+    view_mask = ground_mask & _footprint(n, rng, config)
+
+    extra = donor.dates[rng.integers(len(donor.dates))]
+    extra = cv2.resize(extra[:n, :n], (n, n)).astype(np.float32) / 255
+    view = _look(view, extra, rng, map_date == view_date)
+    tile = appearance.sensor(appearance.tone(tile, rng, 0.6), rng) if rng.random() < 0.7 else _bytes(tile)
+    view[~view_mask] = 0
+    tile[~tile_mask] = 0
+    return Pair(tile, tile_mask, view, view_mask, offset[::-1].copy())
+
+
+def _about(point: np.ndarray) -> np.ndarray:
+    out = np.eye(3)
+    out[:2, 2] = point
+    return out
+
+
+def _dates(ground: Ground, rng: np.random.Generator, config: PairConfig) -> tuple[int, int]:
+    count = len(ground.dates)
+    first = int(rng.integers(count))
+    if count == 1 or rng.random() < config.same_date_share:
+        return first, first
+    return first, int((first + rng.integers(1, count)) % count)
+
+
+def _sample(image: np.ndarray, valid: np.ndarray, source_from_canvas: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (n, n, 3) in 0..1 and bool (n, n), the source shrunk by areas first where it is finer."""
+    scale = np.sqrt(abs(np.linalg.det(source_from_canvas[:2, :2])))
+    factor = max(1, int(scale + 0.25))
+    if factor > 1:
+        size = (image.shape[1] // factor, image.shape[0] // factor)
+        image = cv2.resize(image[: size[1] * factor, : size[0] * factor], size, interpolation=cv2.INTER_AREA)
+        valid = valid[: size[1] * factor : factor, : size[0] * factor : factor]
+        shrink = np.diag([1 / factor, 1 / factor, 1.0])
+        shrink[:2, 2] = 0.5 / factor - 0.5
+        source_from_canvas = shrink @ source_from_canvas
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    out = cv2.warpPerspective(image, source_from_canvas, (n, n), flags=flags)
+    seen = cv2.warpPerspective(valid.astype(np.uint8), source_from_canvas, (n, n), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    return out.astype(np.float32) / 255, seen > 0
+
+
+def _footprint(n: int, rng: np.random.Generator, config: PairConfig) -> np.ndarray:
+    """A rectangle of ground at any heading, as a camera leaves it."""
+    long_side = np.exp(rng.uniform(*np.log(config.footprint_px)))
+    aspect = rng.choice([1.0, 0.75, 0.75, 2 / 3, 9 / 16])
+    heading = rng.uniform(0, 180) if rng.random() < 0.8 else 0.0
+    corners = cv2.boxPoints((((n - 1) / 2, (n - 1) / 2), (long_side, max(70.0, long_side * aspect)), float(heading)))
+    corners += rng.normal(0, 0.02 * long_side, corners.shape)
+    mask = np.zeros((n, n), np.uint8)
+    cv2.fillConvexPoly(mask, corners.round().astype(np.int32), 1)
+    return mask > 0
+
+
+def _look(view: np.ndarray, extra: np.ndarray, rng: np.random.Generator, same_date: bool) -> np.ndarray:
+    """Another day and another camera; harder where the two dates are one."""
+    if rng.random() < (0.8 if same_date else 0.4):
+        view = appearance.change(view, extra, rng)
+    view = appearance.tone(view, rng, 1.2 if same_date else 0.8)
+    if rng.random() < (0.6 if same_date else 0.35):
+        view = appearance.shade(view, rng)
+    return appearance.sensor(view, rng)
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)

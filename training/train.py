@@ -1,0 +1,222 @@
+"""Train the overhead network: about two hundred flat lines, every default on one screen.
+
+    python -m training.train --data ../shared/data --out runs/train
+
+Progress is printed, a checkpoint is written every few minutes (beside, then renamed), and the same command
+continues from it. Real cross-date pairs come from NAIP, large single-date ground from the Namie
+orthophoto, relief and built-up change from the project's renderer (`--rendered`, see training.data.rendered).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+# A spinning OpenMP pool costs small CPUs most of their speed beside a data worker; set before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from onboard.errors import ConfigError
+from training.data.ground import Ground, cut, naip_places, read_raster, split
+from training.data.pairs import PairConfig, draw_pair
+from training.losses import (
+    Temperatures,
+    correlate,
+    gaussian_truth,
+    matching_loss,
+    patch_matching_loss,
+    retrieval_loss,
+    zero_mean_template,
+)
+from training.model import ModelConfig, OverheadNet
+
+CITIES = ("riverside", "long_beach", "chico")
+DETAIL_STRIDE, FINE_STRIDE = 8, 4
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a training run is made of. Weights of the losses are ours; the paper's are in training/README.md."""
+
+    data: str = "../shared/data"
+    out: str = "runs/train"
+    rendered: str = ""  # a folder of rendered pairs; empty: none
+    rendered_share: float = 0.25
+    namie_share: float = 0.2
+    steps: int = 1500
+    batch: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warm_up: int = 100
+    weight_retrieval: float = 0.3
+    weight_matching: float = 1.0
+    weight_fine: float = 0.7
+    seed: int = 1
+    save_every_s: float = 120.0
+    workers: int = 1
+
+
+class PairStream(IterableDataset):
+    """Endless pairs; worker k of n draws from its own seed."""
+
+    def __init__(self, config: TrainConfig, start_step: int) -> None:
+        self.config, self.start_step = config, start_step
+        naip = [g for city in CITIES for g in split(naip_places(Path(config.data) / "naip", city))[0]]
+        rgb, valid, metres = read_raster(Path(config.data) / "namie" / "orthophoto_2017.tif")
+        self.pools: list[tuple[float, list[Ground]]] = [
+            (1.0 - config.namie_share, naip),
+            (config.namie_share, cut(Ground("namie", (rgb,), valid, metres), 1024)),
+        ]
+        self.rendered = None
+        if config.rendered:
+            from training.data.rendered import RenderedPairs
+
+            self.rendered = RenderedPairs(Path(config.rendered))
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        info = torch.utils.data.get_worker_info()
+        rng = np.random.default_rng([self.config.seed, self.start_step, info.id if info else 0])
+        everything = [g for _, pool in self.pools for g in pool]
+        while True:
+            if self.rendered and rng.random() < self.config.rendered_share:
+                pair = self.rendered.draw(rng)
+            else:
+                pool = self.pools[0][1] if rng.random() < self.pools[0][0] else self.pools[1][1]
+                donor = everything[rng.integers(len(everything))]
+                pair = draw_pair(pool[rng.integers(len(pool))], donor, rng, PairConfig())
+            if pair.view_mask.mean() < 0.04 or pair.tile_mask.mean() < 0.2:
+                continue
+            yield {
+                "image": np.stack([pair.view, pair.tile]).transpose(0, 3, 1, 2),
+                "mask": np.stack([pair.view_mask, pair.tile_mask])[:, None],
+                "offset_px": pair.offset_px.astype(np.float32),
+            }
+
+
+def forward_losses(
+    model: OverheadNet, temperatures: Temperatures, batch: dict[str, Tensor], config: TrainConfig
+) -> tuple[Tensor, dict[str, float]]:
+    """Total loss and its parts, with two figures that a person can read: recall@1 and right displacement."""
+    size = len(batch["image"])
+    image = batch["image"].transpose(0, 1).flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
+    mask = batch["mask"].transpose(0, 1).flatten(0, 1).float()
+    with torch.autocast(image.device.type, dtype=torch.bfloat16):
+        descriptor, detail, fine = model(image, mask)
+    descriptor, detail, fine = descriptor.float(), detail.float(), fine.float()
+    detail_mask = (torch.nn.functional.avg_pool2d(mask, DETAIL_STRIDE) > 0.5).float()
+    fine_mask = (torch.nn.functional.avg_pool2d(mask, FINE_STRIDE) > 0.5).float()
+    scale = temperatures()
+
+    reach = 20
+    template = zero_mean_template(detail[:size], detail_mask[:size])
+    tiles = detail[size:] * detail_mask[size:]
+    scores, share = correlate(template, detail_mask[:size], tiles, detail_mask[size:], reach)
+    truth = gaussian_truth(batch["offset_px"] / DETAIL_STRIDE, reach, 0.6)
+    matching = matching_loss(scores, share, truth, scale[0])
+    fine_loss = patch_matching_loss(
+        fine[:size], fine_mask[:size], fine[size:] * fine_mask[size:], fine_mask[size:], batch["offset_px"] / FINE_STRIDE, scale[2]
+    )
+    retrieval = retrieval_loss(descriptor[:size], descriptor[size:], scale[1])
+    total = config.weight_matching * matching + config.weight_fine * fine_loss + config.weight_retrieval * retrieval
+
+    with torch.no_grad():
+        allowed = torch.where(share > 0.4, scores, torch.full_like(scores, -1.0))
+        best = allowed.flatten(1).argmax(dim=1)
+        side = 2 * reach + 1
+        tile, cell = best // (side * side), best % (side * side)
+        found = torch.stack([cell // side - reach, cell % side - reach], dim=1)
+        own = torch.arange(size, device=best.device)
+        near = (found - batch["offset_px"] / DETAIL_STRIDE).norm(dim=1) < 1.5
+        right = ((tile == own) & near).float().mean()
+        recall = ((descriptor[:size] @ descriptor[size:].T).argmax(dim=1) == own).float().mean()
+    return total, {
+        "loss": float(total.detach()),
+        "matching": float(matching.detach()),
+        "fine": float(fine_loss.detach()),
+        "retrieval": float(retrieval.detach()),
+        "placed": float(right),
+        "recall@1": float(recall),
+    }
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Warm-up, then half a cosine down to a fiftieth."""
+    if step < config.warm_up:
+        return config.learning_rate * (step + 1) / config.warm_up
+    along = min(1.0, (step - config.warm_up) / max(1, config.steps - config.warm_up))
+    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def save(path: Path, model: OverheadNet, temperatures: Temperatures, optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
+    beside = path.with_suffix(".partial")
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "temperatures": temperatures.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "model_config": dataclasses.asdict(model.config),
+            "train_config": dataclasses.asdict(config),
+        },
+        beside,
+    )
+    beside.replace(path)
+
+
+def train(config: TrainConfig) -> Path:
+    """Run or continue a training; returns the checkpoint's path."""
+    if not (Path(config.data) / "naip").is_dir():
+        raise ConfigError("no training imagery", Path(config.data) / "naip", "NAIP chips", "see training/README.md")
+    torch.manual_seed(config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = OverheadNet(ModelConfig()).to(device, memory_format=torch.channels_last)
+    temperatures = Temperatures().to(device)
+    parameters = [*model.parameters(), *temperatures.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, step = out / "checkpoint.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        temperatures.load_state_dict(state["temperatures"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+        print(f"continuing from step {step}", flush=True)
+
+    loader = DataLoader(PairStream(config, step), batch_size=config.batch, num_workers=config.workers, prefetch_factor=4)
+    began, saved, mean = time.monotonic(), time.monotonic(), {}
+    for batch in loader:
+        if step >= config.steps:
+            break
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        batch = {name: value.to(device) for name, value in batch.items()}
+        total, parts = forward_losses(model, temperatures, batch, config)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        for name, value in parts.items():
+            mean[name] = 0.97 * mean.get(name, value) + 0.03 * value
+        if step % 25 == 0:
+            line = {"step": step, "s": round(time.monotonic() - began)} | {k: round(v, 3) for k, v in mean.items()}
+            print(json.dumps(line), flush=True)
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+        if time.monotonic() - saved > config.save_every_s or step == config.steps:
+            save(checkpoint, model, temperatures, optimizer, step, config)
+            saved = time.monotonic()
+    return checkpoint
