@@ -28,6 +28,7 @@ class Reason(str, Enum):
     NO_IMAGE = "no_image"
     BLANK_IMAGE = "blank_image"
     STALE_FRAME = "stale_frame"
+    FROZEN_FRAME = "frozen_frame"
     NO_TELEMETRY = "no_telemetry"
     NO_HEIGHT = "no_height"
     BAD_TELEMETRY = "bad_telemetry"

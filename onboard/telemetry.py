@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from onboard.records import Reason, Telemetry
@@ -27,7 +28,8 @@ class _Attitude(NamedTuple):
     heading_known: bool
 
 
-class _Between(NamedTuple, Generic[T]):
+@dataclass(frozen=True, slots=True)
+class _Between(Generic[T]):
     """Two samples and how far (0 to 1) the instant lies from the older to the newer; a held one is both."""
 
     older: T

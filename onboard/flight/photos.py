@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,11 +112,13 @@ def list_photos(paths: Iterable[Path | str]) -> list[Path]:
 def strictly_rising_ns(photos: Sequence[Photo]) -> list[int]:
     """Capture times (sorted photos) made strictly rising: photos of the same whole second are spread over it."""
     times: list[int] = []
-    for i, photo in enumerate(photos):
-        same = [k for k, other in enumerate(photos) if other.captured_at_ns == photo.captured_at_ns]
-        step_ns = 1_000_000 if photo.has_subsecond else 1_000_000_000 // len(same)
-        at_ns = photo.captured_at_ns + same.index(i) * step_ns
+    of_instant = Counter(photo.captured_at_ns for photo in photos)
+    seen: Counter[int] = Counter()
+    for photo in photos:
+        step_ns = 1_000_000 if photo.has_subsecond else 1_000_000_000 // of_instant[photo.captured_at_ns]
+        at_ns = photo.captured_at_ns + seen[photo.captured_at_ns] * step_ns
         times.append(max(at_ns, times[-1] + 1) if times else at_ns)
+        seen[photo.captured_at_ns] += 1
     return times
 
 

@@ -8,14 +8,17 @@ The spectra's product is a batched matrix product: all templates against all blo
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from onboard.region.level import DETAIL_SCALE, Level
 
 LARGE_BLOCK, SMALL_BLOCK = 128, 64
-_BLOCKS_AT_ONCE = 8  # bounds the memory of the spectra: 8 blocks of 128 with 64 channels take 34 MB
+_BLOCKS_AT_ONCE = 8  # bounds the memory of a product's operands: 8 blocks of 128 with 32 channels take 17 MB
+_APART = 8  # cells: pieces of imagery nearer than this share their blocks
 _MIN_OVERLAP = 0.4
 
 
@@ -38,53 +41,105 @@ def block_size(cells_across: int, template_cells: int) -> int:
     return SMALL_BLOCK if cells_across <= SMALL_BLOCK - template_cells + 1 else LARGE_BLOCK
 
 
-def block_origins(level: Level, rows: tuple[int, int], cols: tuple[int, int], block: int, template: int) -> np.ndarray:
-    """(B, 2) first row, col of the blocks that put the view's centre on cells rows[0]..rows[1] - 1, likewise cols.
+def covered_boxes(level: Level) -> np.ndarray:
+    """(P, 4) row, col, rows, cols of the pieces of imagery: a region may be chips far apart."""
+    valid = (np.asarray(level.detail_valid) >= 128).astype(np.uint8)
+    grown = cv2.dilate(valid, np.ones((_APART, _APART), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(grown)
+    boxes = []
+    for label in range(1, len(stats)):
+        left, top, width, height, _ = stats[label]
+        inside = (labels[top : top + height, left : left + width] == label) & (
+            valid[top : top + height, left : left + width] > 0
+        )
+        rows, cols = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        boxes.append((top + rows[0], left + cols[0], rows[-1] - rows[0] + 1, cols[-1] - cols[0] + 1))
+    return np.array(boxes, dtype=np.int64).reshape(-1, 4)
 
-    Blocks without a cell of imagery are left out.
-    """
+
+def block_origins(box: tuple[int, int, int, int], block: int, template: int) -> list[tuple[int, int]]:
+    """First row, col of the blocks that put the view's centre on every cell of a box (row, col, rows, cols)."""
     step = block - template + 1
     half = (template - 1) // 2
-    origins = []
-    for row in range(rows[0] - half, rows[1] - half, step):
-        for col in range(cols[0] - half, cols[1] - half, step):
-            window = level.detail_valid[max(row, 0) : max(row + block, 0), max(col, 0) : max(col + block, 0)]
-            if window.size and (window >= 128).any():
-                origins.append((row, col))
-    return np.array(origins, dtype=np.int64).reshape(-1, 2)
+    row, col, rows, cols = (int(v) for v in box)
+    return [
+        (r, c)
+        for r in range(row - half, row - half + rows, step)
+        for c in range(col - half, col - half + cols, step)
+    ]
+
+
+class SpectrumCache:
+    """Spectra of a level's blocks, the last used kept up to a limit: the map does not change in flight."""
+
+    def __init__(self, level: Level, limit_mb: float) -> None:
+        self.level, self._limit = level, int(limit_mb * 1e6)
+        self._kept: OrderedDict[tuple[int, int, int], tuple[np.ndarray, np.ndarray] | None] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, row: int, col: int, block: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Spectra (C, F) of features and (1, F) of validity; None where the block has no imagery."""
+        key = (row, col, block)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        cells, valid = _cut(self.level, row, col, block)
+        spectra = (_spectra(cells), _spectra(valid)) if valid.any() else None
+        self._kept[key] = spectra
+        self._bytes += _size(spectra)
+        while self._bytes > self._limit and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return spectra
+
+
+def _size(spectra: tuple[np.ndarray, np.ndarray] | None) -> int:
+    return 0 if spectra is None else spectra[0].nbytes + spectra[1].nbytes
 
 
 def correlate(
-    level: Level, templates: np.ndarray, masks: np.ndarray, origins: np.ndarray, block: int
+    cache: SpectrumCache, templates: np.ndarray, masks: np.ndarray, origins: list[tuple[int, int]], block: int
 ) -> list[ScoreBlock]:
-    """Scores of templates (K, T, T, C) with masks bool (K, T, T) over the blocks at origins (B, 2)."""
+    """Scores of templates (K, T, T, C) with masks bool (K, T, T) over the blocks that start at `origins`."""
     size = templates.shape[1]
     step = block - size + 1
-    conjugate = _spectra(templates, block).conj()  # (F, K, C)
-    mask_conjugate = _spectra(masks[..., None].astype(np.float32), block).conj()
+    conjugate = _template_spectra(templates, block)  # (F, K, C)
+    mask_conjugate = _template_spectra(masks[..., None].astype(np.float32), block)
     total = masks.sum(axis=(1, 2)).astype(np.float32)[:, None, None, None]
+    centre = (size - 1) / 2
     found: list[ScoreBlock] = []
     for start in range(0, len(origins), _BLOCKS_AT_ONCE):
-        part = origins[start : start + _BLOCKS_AT_ONCE]
-        cells, valid = zip(*(_cut(level, row, col, block) for row, col in part), strict=True)
-        scores = _inverse(conjugate @ _spectra(np.stack(cells), block).swapaxes(1, 2), block, step)
-        count = _inverse(mask_conjugate @ _spectra(np.stack(valid), block).swapaxes(1, 2), block, step)
+        fetched = [(origin, cache.get(*origin, block)) for origin in origins[start : start + _BLOCKS_AT_ONCE]]
+        present = [(origin, spectra) for origin, spectra in fetched if spectra is not None]
+        if not present:
+            continue
+        features = np.stack([spectra[0] for _, spectra in present], axis=-1)  # (C, F, blocks)
+        valid = np.stack([spectra[1] for _, spectra in present], axis=-1)
+        scores = _inverse(conjugate @ features.swapaxes(0, 1), block, step)
+        count = _inverse(mask_conjugate @ valid.swapaxes(0, 1), block, step)
         scores /= np.sqrt(np.maximum(count, 0.25 * total))
         scores[count < _MIN_OVERLAP * total] = -1.0
         best = scores.argmax(axis=0)  # (blocks, step, step)
         top = np.take_along_axis(scores, best[None], axis=0)[0]
-        centre = (size - 1) / 2
-        for (row, col), score, template in zip(part, top, best.astype(np.int16), strict=True):
-            found.append(ScoreBlock(float(row) + centre, float(col) + centre, score, template))
+        for ((row, col), _), score, template in zip(present, top, best.astype(np.int16), strict=True):
+            found.append(ScoreBlock(row + centre, col + centre, score, template))
     return found
 
 
-def _spectra(pictures: np.ndarray, block: int) -> np.ndarray:
-    """(B, h, w, C) -> complex64 (F, B, C), zero-padded to the block."""
-    planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2), dtype=np.float32)
-    spectrum = np.fft.rfft2(planes, s=(block, block)).astype(np.complex64, copy=False)
-    batch, channels = spectrum.shape[:2]
-    return np.ascontiguousarray(spectrum.reshape(batch, channels, -1).transpose(2, 0, 1))
+def _template_spectra(pictures: np.ndarray, block: int) -> np.ndarray:
+    """(K, T, T, C) -> conjugate spectra, complex64 (F, K, C), zero-padded to the block."""
+    padded = np.zeros((len(pictures), block, block, pictures.shape[3]), np.float32)
+    padded[:, : pictures.shape[1], : pictures.shape[2]] = pictures
+    return np.ascontiguousarray(np.stack([_spectra(one).conj() for one in padded]).transpose(2, 0, 1))
+
+
+def _spectra(picture: np.ndarray) -> np.ndarray:
+    """float32 (S, S, C) -> complex64 (C, F), F = S * (S / 2 + 1). OpenCV's transform is the fastest at hand."""
+    size, _, channels = picture.shape
+    half = size // 2 + 1
+    out = np.empty((channels, size, half), np.complex64)
+    for k, plane in enumerate(np.ascontiguousarray(picture.transpose(2, 0, 1))):
+        out[k] = cv2.dft(plane, flags=cv2.DFT_COMPLEX_OUTPUT)[:, :half].view(np.complex64)[..., 0]
+    return out.reshape(channels, -1)
 
 
 def _inverse(product: np.ndarray, block: int, step: int) -> np.ndarray:

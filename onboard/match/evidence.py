@@ -46,7 +46,6 @@ class Confidence:
     covariance_scale: float
     floor_m: float
     tilt_sigma_deg: float
-    sharpness: float
     source: str
 
     def covariance(self, alignment_m2: np.ndarray, height_m: float) -> np.ndarray:
@@ -69,7 +68,7 @@ def read_confidence(model: Path) -> Confidence:
         }
         if not set(logistics["whole"].weights) <= set(WHOLE) or not set(logistics["local"].weights) <= set(LOCAL):
             raise ValueError("figures unknown to this version")
-        numbers = {k: float(text[k]) for k in ("covariance_scale", "floor_m", "tilt_sigma_deg", "sharpness")}
+        numbers = {k: float(text[k]) for k in ("covariance_scale", "floor_m", "tilt_sigma_deg")}
         return Confidence(logistics["whole"], logistics["local"], **numbers, source=str(text["source"]))
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError("unreadable calibration", f"{path} ({error!r})", "its JSON", remedy) from error

@@ -16,7 +16,15 @@ import numpy as np
 
 from onboard.config import Config
 from onboard.engine import Embeddings, Engine
-from onboard.match.correlate import LARGE_BLOCK, ScoreBlock, block_origins, block_size, correlate
+from onboard.match.correlate import (
+    LARGE_BLOCK,
+    ScoreBlock,
+    SpectrumCache,
+    block_origins,
+    block_size,
+    correlate,
+    covered_boxes,
+)
 from onboard.match.evidence import Confidence, Logistic
 from onboard.match.gradient import gradient_ncc
 from onboard.match.heatmap import Heatmap, Mode
@@ -75,6 +83,9 @@ class Locator:
         self.region, self.engine, self.rectifier = region, engine, rectifier
         self.confidence, self.config = confidence, config
         self._indices: dict[int, TileIndex] = {}
+        share_mb = config.search.spectra_cache_mb / len(region.levels)
+        self._spectra = [SpectrumCache(level, share_mb) for level in region.levels]
+        self._boxes = [covered_boxes(level) for level in region.levels]
 
     def locate(self, frame: Frame, telemetry: Telemetry, search: Search, watch: Stopwatch) -> Located | Rejected:
         """Search for one frame whose `Rectifier.check` passed."""
@@ -150,24 +161,22 @@ class Locator:
         masks = cell_mask(np.stack([view.mask for view in views]), self.engine.facts.detail_stride)
         templates = zero_mean(embedded.detail, masks)
         size = templates.shape[1]
-        height, width = level.detail_valid.shape
-        rows, cols, block = (0, height), (0, width), LARGE_BLOCK
-        if search.centre_enu_m is not None:
+        index = self.region.levels.index(level)
+        if search.centre_enu_m is None:
+            block = LARGE_BLOCK
+            origins = [o for box in self._boxes[index] for o in block_origins(tuple(box), block, size)]
+            if len(origins) > self.config.search.max_blocks:
+                origins = _promising(level, origins, block, tiles, self.config.search.max_blocks)
+        else:
             centre = search.centre_enu_m + views[0].centre_from_vehicle_enu_m
-            row, col = (int(round(float(v))) for v in level.cell_of(centre))
+            row, col = (round(float(v)) for v in level.cell_of(centre))
             reach = math.ceil(search.radius_m / level.cell_m) + 1
-            rows = max(row - reach, -size // 2), min(row + reach + 1, height + size // 2)
-            cols = max(col - reach, -size // 2), min(col + reach + 1, width + size // 2)
-            if rows[0] >= rows[1] or cols[0] >= cols[1]:
-                return None
-            block = block_size(max(rows[1] - rows[0], cols[1] - cols[0]), size)
-        origins = block_origins(level, rows, cols, block, size)
-        limit = self.config.search.max_blocks
-        if len(origins) > limit:
-            origins = _promising(level, origins, block, tiles, limit)
-        if not len(origins):
+            rows, cols = (row - reach, row + reach + 1), (col - reach, col + reach + 1)
+            block = block_size(2 * reach + 1, size)
+            origins = block_origins((row - reach, col - reach, 2 * reach + 1, 2 * reach + 1), block, size)
+        if not origins:
             return None
-        blocks = correlate(level, templates, masks, origins, block)
+        blocks = correlate(self._spectra[index], templates, masks, origins, block)
         if search.centre_enu_m is not None:
             blocks = [_within(b, rows, cols) for b in blocks]
         return Heatmap.of(level, blocks)
@@ -270,18 +279,18 @@ def rerank(modes: list[Mode], tiles: np.ndarray, similarities: np.ndarray) -> li
 _RETRIEVAL_WEIGHT = 0.1  # measured on the choosing set: detail matching knows far more than the descriptor
 
 
-def _promising(level: Level, origins: np.ndarray, block: int, tiles: np.ndarray, limit: int) -> np.ndarray:
-    """The `limit` blocks that hold the best retrieved tiles, best first."""
-    chosen: list[int] = []
-    middle = origins + block / 2
+def _promising(
+    level: Level, origins: list[tuple[int, int]], block: int, tiles: np.ndarray, limit: int
+) -> list[tuple[int, int]]:
+    """The `limit` blocks that hold the best retrieved tiles."""
+    middle = np.array(origins, dtype=float) + block / 2
+    chosen: set[int] = set()
     for tile in tiles:
         row, col = level.cell_of(tile)
-        nearest = int(np.abs(middle - [float(row), float(col)]).max(axis=1).argmin())
-        if nearest not in chosen:
-            chosen.append(nearest)
+        chosen.add(int(np.abs(middle - [float(row), float(col)]).max(axis=1).argmin()))
         if len(chosen) == limit:
             break
-    return origins[np.array(sorted(chosen), dtype=np.int64)]
+    return [origins[i] for i in sorted(chosen)]
 
 
 def _within(block: ScoreBlock, rows: tuple[int, int], cols: tuple[int, int]) -> ScoreBlock:

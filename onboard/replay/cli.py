@@ -44,8 +44,10 @@ def replay(
 ) -> None:
     """Replay a recorded flight over a region map as if live, and tell how it went."""
     from onboard.engine import open_engine
+    from onboard.engine.base import SHIPPED_MODEL
     from onboard.flight import open_flight
     from onboard.localizer import Localizer
+    from onboard.match.evidence import read_confidence
     from onboard.region import RegionMap
 
     settings = load_config(config)
@@ -63,6 +65,7 @@ def replay(
             region,
             recorded.camera,
             recorded.body_from_camera,
+            read_confidence(Path(model) if model else SHIPPED_MODEL),
             settings,
             start_enu_m=_start_on_map(start_deg, region),
             independent=independent,

@@ -1,0 +1,211 @@
+"""`Localizer.step`: one frame and its telemetry in, one `Step` out. The node, the replay and the tests call it.
+
+    frame, telemetry -> ground views -> embeddings -> candidates -> heatmap -> fix -> gate -> estimate
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from onboard.camera import CameraModel
+from onboard.config import Config
+from onboard.engine import Engine
+from onboard.match.evidence import Confidence
+from onboard.match.locate import Located, Locator, Search, Stopwatch
+from onboard.records import Estimate, Fix, Frame, Reason, Rejected, State, Step, Telemetry
+from onboard.rectify import Rectifier
+from onboard.region import RegionMap
+from onboard.track.tracker import Tracker
+
+
+class Localizer:
+    """The pure brain: no file, no socket, no clock but the frames' own (stage times are measured, never used).
+
+    `independent`: every frame alone over the whole map, published or refused on its own evidence.
+    `start_enu_m`: where the vehicle roughly is at the first frame; the search begins round it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        region: RegionMap,
+        camera: CameraModel,
+        body_from_camera: np.ndarray,
+        confidence: Confidence,
+        config: Config = Config(),
+        start_enu_m: np.ndarray | None = None,
+        independent: bool = False,
+    ) -> None:
+        self.region, self.config, self.confidence = region, config, confidence
+        self.rectifier = Rectifier(camera, body_from_camera, engine.facts.view_px, config.rectify)
+        self.locator = Locator(region, engine, self.rectifier, confidence, config)
+        self.tracker = Tracker(config)
+        self.independent, self._start_enu_m = independent, start_enu_m
+        self._began_ns: int | None = None
+        self._last_ns: int | None = None
+        self._last_thumbnail: bytes | None = None
+
+    def step(self, frame: Frame | None, telemetry: Telemetry | Reason, captured_at_ns: int, source: str = "") -> Step:
+        """Localize one frame. `telemetry` is a reason where there is none for this instant."""
+        watch = Stopwatch()
+        began = time.perf_counter()
+        velocity = None
+        if isinstance(telemetry, Telemetry) and telemetry.velocity_ned_mps is not None:
+            velocity = np.array([telemetry.velocity_ned_mps[1], telemetry.velocity_ned_mps[0]])
+            velocity = velocity if np.isfinite(velocity).all() else None
+        reason = self._check(frame, telemetry, captured_at_ns)
+        if reason is Reason.STALE_FRAME:  # its time is not to be trusted: nothing moves
+            return self._step(captured_at_ns, source, None, reason, None, watch, began)
+        if not self.independent:
+            self.tracker.predict(captured_at_ns, velocity)
+        if reason is not None:
+            self._no_fix(reason)
+            return self._step(captured_at_ns, source, self._estimate(telemetry, None), reason, None, watch, began)
+        assert frame is not None and isinstance(telemetry, Telemetry)
+
+        self._began_ns = captured_at_ns if self._began_ns is None else self._began_ns
+        found = self.locator.locate(frame, telemetry, self._search(telemetry, captured_at_ns), watch)
+        if self.independent:
+            estimate, reason = self._alone(found, telemetry)
+        else:
+            estimate, reason = self._follow(found, telemetry, velocity)
+        return self._step(captured_at_ns, source, estimate, reason, found, watch, began)
+
+    def _check(self, frame: Frame | None, telemetry: Telemetry | Reason, captured_at_ns: int) -> Reason | None:
+        if frame is None:
+            return Reason.NO_IMAGE
+        if not self.independent:
+            thumbnail = frame.image_bgr[::16, ::16].tobytes()
+            late = self._last_ns is not None and captured_at_ns <= self._last_ns
+            frozen = thumbnail == self._last_thumbnail
+            if late:
+                return Reason.STALE_FRAME
+            self._last_ns, self._last_thumbnail = captured_at_ns, thumbnail
+            if frozen:
+                return Reason.FROZEN_FRAME
+        if isinstance(telemetry, Reason):
+            return telemetry
+        return self.rectifier.check(frame, telemetry)
+
+    def _search(self, telemetry: Telemetry, at_ns: int) -> Search:
+        """Where and under which headings and heights to look."""
+        tracker, settings = self.tracker, self.config.search
+        if tracker.filter is not None and not self.independent:
+            position = tracker.filter.state[:2].copy()
+            radius = max(settings.tracking_radius_min_m, settings.tracking_radius_sigma * tracker.filter.position_sigma_m)
+            return Search(self._near_hypotheses(telemetry), position, radius, refined=2)
+        everywhere = self.hypotheses(telemetry)
+        if self._start_enu_m is not None and not self.independent:
+            elapsed = (at_ns - (self._began_ns or at_ns)) * 1e-9
+            radius = settings.start_radius_m + self.config.track.max_speed_mps * elapsed
+            return Search(everywhere, self._start_enu_m, radius)
+        return Search(everywhere)
+
+    def hypotheses(self, telemetry: Telemetry) -> list[tuple[float, float]]:
+        """A grid over what heading and height may be wrong by; all headings where none is known."""
+        s = self.config.search
+        if telemetry.heading_known:
+            turns = _grid(math.radians(s.heading_error_deg), math.radians(s.heading_step_deg))
+            scales = [1 + v for v in _grid(s.height_error, s.height_step)]
+        else:
+            count = round(360 / s.unknown_heading_step_deg)
+            turns = [2 * math.pi * k / count for k in range(count)]
+            scales = [1 - s.height_error / 2, 1 + s.height_error / 2]
+        return [(turn, scale) for turn in turns for scale in scales]
+
+    def _near_hypotheses(self, telemetry: Telemetry) -> list[tuple[float, float]]:
+        """What telemetry was last found to err by, and its neighbours when that stops working."""
+        tracker, s = self.tracker, self.config.search
+        step = math.radians(s.heading_step_deg)
+        turns, scales = [0.0], [1.0]
+        if tracker.widen:
+            turns, scales = [-step, 0.0, step], [1 - s.height_step, 1.0, 1 + s.height_step]
+        if not telemetry.heading_known:
+            turns = [step * k for k in range(-4, 5)]  # it may have turned since the last frame
+        return [(tracker.heading_offset_rad + t, tracker.height_scale * k) for t in turns for k in scales]
+
+    def _alone(self, found: Located | Rejected, telemetry: Telemetry) -> tuple[Estimate | None, Reason | None]:
+        if isinstance(found, Rejected):
+            return None, found.reason
+        best = found.fixes[0]
+        reason = self._doubt(best, whole=True)
+        if reason is not None:
+            return None, reason
+        covariance = np.full((4, 4), np.nan)
+        covariance[:2, :2] = best.covariance_enu_m2
+        return (
+            Estimate(
+                best.captured_at_ns,
+                best.position_enu_m,
+                np.full(2, np.nan),
+                covariance,
+                best.heading_rad,
+                telemetry.height_above_ground_m,
+                best.probability_right,
+            ),
+            None,
+        )
+
+    def _follow(
+        self, found: Located | Rejected, telemetry: Telemetry, velocity: np.ndarray | None
+    ) -> tuple[Estimate | None, Reason | None]:
+        tracker = self.tracker
+        fixes = () if isinstance(found, Rejected) else found.fixes
+        best = fixes[0] if fixes else None
+        if tracker.filter is None:
+            at_ns = found.captured_at_ns if isinstance(found, Rejected) else found.fixes[0].captured_at_ns
+            reason = tracker.acquire(at_ns, fixes, velocity)
+            if isinstance(found, Rejected) and reason is Reason.NO_CANDIDATE:
+                reason = found.reason
+        else:
+            why = found.reason if isinstance(found, Rejected) else self._doubt(fixes[0], whole=False)
+            reason = tracker.update(best, why)
+        return self._estimate(telemetry, best if reason is None else None), reason
+
+    def _doubt(self, fix: Fix, whole: bool) -> Reason | None:
+        """Why a fix is not to be believed on its own evidence."""
+        if fix.probability_right >= self.config.fix.min_probability_right:
+            return None
+        if whole and fix.evidence["margin"] < 0.05:
+            return Reason.AMBIGUOUS
+        return Reason.INCONSISTENT if fix.evidence["agree"] < 0.5 else Reason.WEAK_MATCH
+
+    def _no_fix(self, reason: Reason) -> None:
+        if not self.independent and self.tracker.filter is not None:
+            self.tracker.update(None, reason)
+
+    def _estimate(self, telemetry: Telemetry | Reason, fix: Fix | None) -> Estimate | None:
+        """The tracker's, if any and if the height that goes with it is known."""
+        if self.independent or not isinstance(telemetry, Telemetry) or not math.isfinite(telemetry.height_above_ground_m):
+            return None
+        tilt = telemetry.height_above_ground_m * math.radians(self.confidence.tilt_sigma_deg)
+        return self.tracker.estimate(telemetry, fix, self.confidence.floor_m**2 + tilt**2)
+
+    def _step(
+        self,
+        at_ns: int,
+        source: str,
+        estimate: Estimate | None,
+        reason: Reason | None,
+        found: Located | Rejected | None,
+        watch: Stopwatch,
+        began: float,
+    ) -> Step:
+        fix = found.fixes[0] if isinstance(found, Located) else None
+        state = self.tracker.state
+        if self.independent:
+            state = State.LOST if estimate is None else State.TRACKING
+        accounted = sum(watch.ms.values())
+        watch.ms["track"] = max(0.0, 1e3 * (time.perf_counter() - began) - accounted)
+        detail = found.detail if isinstance(found, Rejected) else ""
+        best = None if fix is None else fix.position_enu_m
+        return Step(at_ns, source, state, estimate, reason, best, fix, watch.ms, detail)
+
+
+def _grid(reach: float, step: float) -> list[float]:
+    """Zero-centred values whose neighbourhoods of half a step cover -reach..reach."""
+    count = max(0, math.ceil((reach - step / 2) / step - 1e-9))
+    return [step * k for k in range(-count, count + 1)]
