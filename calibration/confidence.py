@@ -89,7 +89,9 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
     engine.close()
 
 
-def fit_logistic(examples: list[tuple[dict[str, float], bool]], names: Sequence[str], penalty: float = 0.02) -> Logistic:
+def fit_logistic(
+    examples: list[tuple[dict[str, float], bool]], names: Sequence[str], penalty: float = 0.02
+) -> Logistic:
     """Maximum likelihood with a small penalty on standardised weights; right and wrong weigh the same in sum."""
     labels = np.array([right for _, right in examples])
     if labels.all() or not labels.any():
@@ -104,7 +106,9 @@ def fit_logistic(examples: list[tuple[dict[str, float], bool]], names: Sequence[
         z = sign * (scaled @ parameters[1:] + parameters[0])
         slope = -sign * weight / (1 + np.exp(z))
         gradient = np.concatenate([[slope.sum()], scaled.T @ slope + 2 * penalty * parameters[1:] / len(names) / 10])
-        return float((weight * np.logaddexp(0, -z)).sum() + penalty * (parameters[1:] ** 2).sum() / len(names) / 10), gradient
+        return float(
+            (weight * np.logaddexp(0, -z)).sum() + penalty * (parameters[1:] ** 2).sum() / len(names) / 10
+        ), gradient
 
     bounds = [(None, None)] + [(0.0, None)] * len(names)
     solution = minimize(loss, np.zeros(len(names) + 1), jac=True, bounds=bounds, method="L-BFGS-B").x

@@ -72,7 +72,7 @@ def float_nodes(proto: onnx.ModelProto) -> list[str]:
     for node in proto.graph.node:  # topological order
         sources = [producers[i] for i in node.input if i in producers]
         fed = node.op_type == "Conv" or any(s.name in after_convolution for s in sources)
-        tainted = node.op_type not in (*_CONVOLUTIONAL,) and fed or any(s.name in after_other for s in sources)
+        tainted = (node.op_type not in (*_CONVOLUTIONAL,) and fed) or any(s.name in after_other for s in sources)
         if fed:
             after_convolution.add(node.name)
         if tainted:
@@ -80,3 +80,17 @@ def float_nodes(proto: onnx.ModelProto) -> list[str]:
         if (not fed or tainted) and node.op_type in _CONVOLUTIONAL:
             keep_float.append(node.name)
     return keep_float
+
+
+def training_frames(data: Path, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Views and tiles as training draws them, in turn: (image uint8 (N, N, 3), mask bool (N, N))."""
+    from training.data.ground import naip_places, split
+    from training.data.pairs import draw_pair
+    from training.train import CITIES
+
+    grounds = [ground for city in CITIES for ground in split(naip_places(data / "naip", city))[0]]
+    rng = np.random.default_rng(seed)
+    for _ in range(count // 2):
+        pair = draw_pair(grounds[rng.integers(len(grounds))], grounds[rng.integers(len(grounds))], rng)
+        yield pair.view, pair.view_mask
+        yield pair.tile, pair.tile_mask

@@ -39,7 +39,9 @@ class CameraModel:
             raise CameraError("image size", f"{self.width}x{self.height}", "positive numbers of pixels")
         matrix = np.asarray(self.matrix, dtype=float)
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-            raise CameraError("camera matrix", matrix.tolist(), "3x3 with positive focal lengths", "calibrate the camera")
+            raise CameraError(
+                "camera matrix", matrix.tolist(), "3x3 with positive focal lengths", "calibrate the camera"
+            )
         if not np.isfinite(self.distortion).all():
             raise CameraError("distortion coefficients", self.distortion, "finite numbers", "calibrate the camera")
         object.__setattr__(self, "matrix", matrix)
@@ -76,9 +78,10 @@ class CameraModel:
     def rays(self, pixels: np.ndarray) -> np.ndarray:
         """Unit vectors (N, 3) in the camera frame through pixels (N, 2): the inverse of `project`."""
         pixels = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
+        if self.is_fisheye:
+            return self._fisheye_rays(pixels)
         coefficients = np.array(self.distortion or (0.0, 0.0, 0.0, 0.0))
-        undistort = cv2.fisheye.undistortPoints if self.is_fisheye else cv2.undistortPoints
-        flat = undistort(pixels[:, None], self.matrix, coefficients).reshape(-1, 2)
+        flat = cv2.undistortPoints(pixels[:, None], self.matrix, coefficients).reshape(-1, 2)
         focal = np.diag(self.matrix)[:2]
         for _ in range(20):  # OpenCV stops after five rounds, a pixel short for strong lenses
             miss = pixels - self._project_flat(flat)
@@ -87,6 +90,20 @@ class CameraModel:
                 break
         rays = np.concatenate([flat, np.ones((len(pixels), 1))], axis=1)
         return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+    def _fisheye_rays(self, pixels: np.ndarray) -> np.ndarray:
+        """As `rays`, solved for the angle: a corner beyond 90 degrees lies on no plane ahead of the lens."""
+        offset = (pixels - self.matrix[:2, 2]) / np.diag(self.matrix)[:2]
+        radius = np.hypot(offset[:, 0], offset[:, 1])
+        k1, k2, k3, k4 = self.distortion or (0.0, 0.0, 0.0, 0.0)
+        angle = radius.copy()
+        for _ in range(20):  # Newton; the slope is held up where the polynomial folds back
+            s = angle * angle
+            miss = angle * (1 + s * (k1 + s * (k2 + s * (k3 + s * k4)))) - radius
+            slope = 1 + s * (3 * k1 + s * (5 * k2 + s * (7 * k3 + s * 9 * k4)))
+            angle = np.clip(angle - miss / np.maximum(slope, 0.1), 0.0, math.pi)
+        aside = np.sin(angle) / np.maximum(radius, 1e-12)
+        return np.concatenate([offset * aside[:, None], np.cos(angle)[:, None]], axis=1)
 
     def _project_flat(self, flat: np.ndarray) -> np.ndarray:
         """Pixels (N, 2) of points (N, 2) on the plane one metre ahead."""

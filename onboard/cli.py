@@ -30,6 +30,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     @app.callback(help="Lets a drone without GPS find itself on a satellite map by looking down.")
     def _root() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
+        logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every instruction set that it tries
 
     @app.command("version", help="Print the version.")
     def _version() -> None:
@@ -41,9 +42,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
         try:
             _mount(app, entries[wanted])
         except ModuleNotFoundError as error:
-            raise PilotageError(
-                f"`pilotage {wanted}` needs a library that is not installed", error.name, "", _extra_for(wanted)
-            ) from error
+            raise _missing(wanted, error) from error
         return app
     for entry in sorted(entries.values(), key=lambda e: e.name):
         try:
@@ -53,9 +52,10 @@ def build_app(arguments: list[str]) -> typer.Typer:
     return app
 
 
-def _extra_for(command: str) -> str:
+def _missing(command: str, error: ModuleNotFoundError) -> PilotageError:
     extra = {"train": "training", "export": "export"}.get(command, "desktop")
-    return f"install it with: pip install 'pilotage[{extra}]'"
+    remedy = f"install it with: pip install 'pilotage[{extra}]'"
+    return PilotageError(f"`pilotage {command}` needs a library that is not installed", error.name, "", remedy)
 
 
 def main() -> None:
@@ -64,6 +64,9 @@ def main() -> None:
         build_app(sys.argv[1:])(standalone_mode=True)
     except PilotageError as error:
         print(f"pilotage: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:  # the rooms import what is heavy when it is needed
+        print(f"pilotage: {_missing(sys.argv[1], error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("pilotage: stopped", file=sys.stderr)

@@ -1,6 +1,6 @@
 """`Localizer.step`: one frame and its telemetry in, one `Step` out. The node, the replay and the tests call it.
 
-    frame, telemetry -> ground views -> embeddings -> candidates -> heatmap -> fix -> gate -> estimate
+frame, telemetry -> ground views -> embeddings -> candidates -> heatmap -> fix -> gate -> estimate
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Localizer:
         if reason is not None:
             self._no_fix(reason)
             return self._step(captured_at_ns, source, self._estimate(telemetry, None), reason, None, watch, began)
-        assert frame is not None and isinstance(telemetry, Telemetry)
+        assert frame is not None
+        assert isinstance(telemetry, Telemetry)
 
         self._began_ns = captured_at_ns if self._began_ns is None else self._began_ns
         found = self.locator.locate(frame, telemetry, self._search(telemetry, captured_at_ns), watch)
@@ -95,7 +96,9 @@ class Localizer:
         tracker, settings = self.tracker, self.config.search
         if tracker.filter is not None and not self.independent:
             position = tracker.filter.state[:2].copy()
-            radius = max(settings.tracking_radius_min_m, settings.tracking_radius_sigma * tracker.filter.position_sigma_m)
+            radius = max(
+                settings.tracking_radius_min_m, settings.tracking_radius_sigma * tracker.filter.position_sigma_m
+            )
             return Search(self._near_hypotheses(telemetry), position, radius, refined=2)
         everywhere = self.hypotheses(telemetry)
         if self._start_enu_m is not None and not self.independent:
@@ -179,7 +182,11 @@ class Localizer:
 
     def _estimate(self, telemetry: Telemetry | Reason, fix: Fix | None) -> Estimate | None:
         """The tracker's, if any and if the height that goes with it is known."""
-        if self.independent or not isinstance(telemetry, Telemetry) or not math.isfinite(telemetry.height_above_ground_m):
+        if (
+            self.independent
+            or not isinstance(telemetry, Telemetry)
+            or not math.isfinite(telemetry.height_above_ground_m)
+        ):
             return None
         tilt = telemetry.height_above_ground_m * math.radians(self.confidence.tilt_sigma_deg)
         return self.tracker.estimate(telemetry, fix, self.confidence.floor_m**2 + tilt**2)

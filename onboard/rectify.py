@@ -78,6 +78,12 @@ class Rectifier:
         direction = rays[:, :2] / np.maximum(horizontal, 1e-12)[:, None]
         return telemetry.height_above_ground_m * reach[:, None] * direction
 
+    def ground_side_m(self, telemetry: Telemetry) -> float:
+        """The longer side of the ground seen, in metres, whatever the heading."""
+        points = self.footprint_enu_m(telemetry)
+        top, right, bottom, left = (np.linalg.norm(points[a] - points[a + 8]) for a in (0, 9, 18, 27))
+        return float(max((top + bottom) / 2, (left + right) / 2))
+
     def view(
         self,
         frame: Frame,
@@ -106,9 +112,7 @@ class Rectifier:
         steps = np.arange(0, n + _GRID, _GRID) - (n - 1) / 2
         east = centre[0] + steps * metres_per_pixel
         north = centre[1] - steps * metres_per_pixel
-        ground = np.stack(
-            [*(g.ravel() for g in np.meshgrid(east, north)), np.full(len(steps) ** 2, -height)], axis=1
-        )
+        ground = np.stack([*(g.ravel() for g in np.meshgrid(east, north)), np.full(len(steps) ** 2, -height)], axis=1)
         image, camera = self._image_for(frame, metres_per_pixel * self.camera.focal_px / height)
         pixels, seen = camera.project(ground @ camera_from_enu.T)
         seen &= np.hypot(ground[:, 0], ground[:, 1]) <= height * math.tan(math.radians(self.config.max_off_nadir_deg))

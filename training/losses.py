@@ -26,7 +26,9 @@ def zero_mean_template(features: Tensor, mask: Tensor) -> Tensor:
     return centred / torch.sqrt((centred * centred).sum(dim=(1, 2, 3), keepdim=True) + 1e-6)
 
 
-def correlate(templates: Tensor, template_mask: Tensor, maps: Tensor, map_mask: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+def correlate(
+    templates: Tensor, template_mask: Tensor, maps: Tensor, map_mask: Tensor, reach: int
+) -> tuple[Tensor, Tensor]:
     """Scores of all templates (Q, C, h, w) over all maps (M, C, h, w), displaced by -reach..reach cells.
 
     Returns scores (Q, M, 2 reach + 1, 2 reach + 1) in -1..1 and the share of the template's cells that lie on
@@ -71,7 +73,7 @@ def gaussian_truth(displacement: Tensor, reach: int, sigma: float) -> Tensor:
 
 def matching_loss(scores: Tensor, share: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
     """L_R: cross-entropy over all tiles and displacements. scores (B, B, n, n), truth (B, n, n)."""
-    batch, _, n, _ = scores.shape
+    batch = len(scores)
     logits = torch.where(share > 0.4, scale * scores, torch.full_like(scores, -30.0))
     logits = logits.reshape(batch, -1)
     target = torch.zeros_like(scores)
@@ -80,14 +82,20 @@ def matching_loss(scores: Tensor, share: Tensor, truth: Tensor, scale: Tensor) -
 
 
 def patch_matching_loss(
-    view: Tensor, view_mask: Tensor, tile: Tensor, tile_mask: Tensor, offset_cells: Tensor, scale: Tensor, patch: int = 16
+    view: Tensor,
+    view_mask: Tensor,
+    tile: Tensor,
+    tile_mask: Tensor,
+    offset_cells: Tensor,
+    scale: Tensor,
+    patch: int = 16,
 ) -> Tensor:
     """L_M at the fine level: each patch of the view finds its place within half a patch of the truth.
 
     view, tile (B, F, h, w); offset_cells (B, 2) row, col of the view's centre in the tile. The tile is first
     shifted by the whole part of the offset, and by a random step more, so that truth is not always the middle.
     """
-    batch, channels, height, _ = view.shape
+    batch, _, height, _ = view.shape
     margin = patch // 2
     jitter = torch.randint(-margin // 2, margin // 2 + 1, (batch, 2), device=view.device)
     whole = offset_cells.round().long() + jitter

@@ -124,7 +124,12 @@ def forward_losses(
     truth = gaussian_truth(batch["offset_px"] / DETAIL_STRIDE, reach, 0.6)
     matching = matching_loss(scores, share, truth, scale[0])
     fine_loss = patch_matching_loss(
-        fine[:size], fine_mask[:size], fine[size:] * fine_mask[size:], fine_mask[size:], batch["offset_px"] / FINE_STRIDE, scale[2]
+        fine[:size],
+        fine_mask[:size],
+        fine[size:] * fine_mask[size:],
+        fine_mask[size:],
+        batch["offset_px"] / FINE_STRIDE,
+        scale[2],
     )
     retrieval = retrieval_loss(descriptor[:size], descriptor[size:], scale[1])
     total = config.weight_matching * matching + config.weight_fine * fine_loss + config.weight_retrieval * retrieval
@@ -157,7 +162,14 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
-def save(path: Path, model: OverheadNet, temperatures: Temperatures, optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
+def save(
+    path: Path,
+    model: OverheadNet,
+    temperatures: Temperatures,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    config: TrainConfig,
+) -> None:
     beside = path.with_suffix(".partial")
     torch.save(
         {
@@ -194,7 +206,10 @@ def train(config: TrainConfig) -> Path:
         step = state["step"]
         print(f"continuing from step {step}", flush=True)
 
-    loader = DataLoader(PairStream(config, step), batch_size=config.batch, num_workers=config.workers, prefetch_factor=4)
+    ahead = 4 if config.workers else None  # without workers nothing is fetched ahead
+    loader = DataLoader(
+        PairStream(config, step), batch_size=config.batch, num_workers=config.workers, prefetch_factor=ahead
+    )
     began, saved, mean = time.monotonic(), time.monotonic(), {}
     for batch in loader:
         if step >= config.steps:

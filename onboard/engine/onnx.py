@@ -27,7 +27,9 @@ class OnnxEngine:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises bare classes of its own, none documented
             first = str(error).splitlines()[0]
-            raise EngineError("unreadable model", f"{path} ({first})", "an ONNX file", "copy or export it again") from error
+            raise EngineError(
+                "unreadable model", f"{path} ({first})", "an ONNX file", "copy or export it again"
+            ) from error
         self.facts = ModelFacts.from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         names = {value.name for value in self._session.get_inputs()}, {o.name for o in self._session.get_outputs()}
         if not set(INPUTS) <= names[0] or not set(OUTPUTS) <= names[1]:

@@ -63,9 +63,7 @@ def block_origins(box: tuple[int, int, int, int], block: int, template: int) -> 
     half = (template - 1) // 2
     row, col, rows, cols = (int(v) for v in box)
     return [
-        (r, c)
-        for r in range(row - half, row - half + rows, step)
-        for c in range(col - half, col - half + cols, step)
+        (r, c) for r in range(row - half, row - half + rows, step) for c in range(col - half, col - half + cols, step)
     ]
 
 

@@ -61,21 +61,6 @@ class Heatmap:
                 break
         return [Mode(self.level.enu_of(row, col), score, template) for score, row, col, template in kept]
 
-    def share_near(self, position_enu_m: np.ndarray, distance_m: float, sharpness: float) -> float:
-        """Mass of softmax(sharpness * score) within `distance_m` of a point, of all that was searched."""
-        row, col = self.level.cell_of(position_enu_m)
-        radius = distance_m / self.level.cell_m
-        top = max(float(block.score.max()) for block in self.blocks)
-        near = total = 0.0
-        for block in self.blocks:
-            mass = np.exp(sharpness * (block.score - top))
-            mass[block.score <= -1.0] = 0.0
-            rows = block.row + np.arange(mass.shape[0]) - float(row)
-            cols = block.col + np.arange(mass.shape[1]) - float(col)
-            total += float(mass.sum())
-            near += float(mass[(rows[:, None] ** 2 + cols[None] ** 2) <= radius**2].sum())
-        return near / max(total, 1e-30)
-
 
 def _between_cells(score: np.ndarray, i: int, j: int) -> tuple[float, float]:
     """(row, col) of a peak, moved by less than half a cell along each axis by a parabola."""

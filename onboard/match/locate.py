@@ -7,6 +7,7 @@ heading and height at once; all of them compete in one heatmap.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ class Search:
     hypotheses: Sequence[tuple[float, float]]
     centre_enu_m: np.ndarray | None = None
     radius_m: float = math.inf
-    refined: int = 4  # candidates that are aligned
+    refined: int = 8  # candidates that are aligned
 
 
 @dataclass(slots=True)
@@ -79,7 +80,9 @@ class Located:
 class Locator:
     """Searches one region map with one engine for the frames of one camera."""
 
-    def __init__(self, region: RegionMap, engine: Engine, rectifier: Rectifier, confidence: Confidence, config: Config) -> None:
+    def __init__(
+        self, region: RegionMap, engine: Engine, rectifier: Rectifier, confidence: Confidence, config: Config
+    ) -> None:
         self.region, self.engine, self.rectifier = region, engine, rectifier
         self.confidence, self.config = confidence, config
         self._indices: dict[int, TileIndex] = {}
@@ -91,7 +94,7 @@ class Locator:
         """Search for one frame whose `Rectifier.check` passed."""
         watch.start()
         at = frame.captured_at_ns
-        level_index = self.choose_level(telemetry)
+        level_index = self.region.level_for(self.rectifier.ground_side_m(telemetry), self.rectifier.view_px)
         level = self.region.levels[level_index]
         views = [
             self.rectifier.view(frame, telemetry, level.metres_per_pixel, turn, scale)
@@ -104,7 +107,7 @@ class Locator:
 
         embedded = self._embed([view.image_rgb for view in views], [view.mask for view in views])
         watch.lap("embed")
-        if not (np.isfinite(embedded.detail).all() and np.isfinite(embedded.descriptors).all()):
+        if not _finite(embedded):
             return Rejected(at, Reason.ENGINE_FAULT, detail="not a number")
 
         tiles, similarities = self._retrieve(level_index, embedded.descriptors, search)
@@ -121,20 +124,11 @@ class Locator:
         watch.lap("rerank")
         fixes = self._refine(level, views, embedded, heatmap, ranked, search, telemetry)
         watch.lap("refine")
+        if fixes is None:
+            return Rejected(at, Reason.ENGINE_FAULT, detail="not a number")
         if not fixes:
             return Rejected(at, Reason.NO_CANDIDATE)
         return Located(tuple(fixes), heatmap)
-
-    def choose_level(self, telemetry: Telemetry) -> int:
-        """The finest level at which (nearly) all of the ground seen fits into a view."""
-        points = self.rectifier.footprint_enu_m(telemetry)
-        # The border starts and ends at corners; sides as the camera's own, whatever the heading.
-        sides = [np.linalg.norm(points[a] - points[b]) for a, b in ((0, 8), (9, 17), (18, 26), (27, 35))]
-        long_side = max(float(np.mean(sides[0::2])), float(np.mean(sides[1::2])))
-        for index, level in enumerate(self.region.levels):
-            if long_side <= 1.15 * self.rectifier.view_px * level.metres_per_pixel:
-                return index
-        return len(self.region.levels) - 1
 
     def _embed(self, images: list[np.ndarray], masks: list[np.ndarray]) -> Embeddings:
         parts = [
@@ -204,12 +198,14 @@ class Locator:
         modes: list[Mode],
         search: Search,
         telemetry: Telemetry,
-    ) -> list[Fix]:
-        """Align the best modes; fixes, most probable first."""
+    ) -> list[Fix] | None:
+        """Align the best modes; fixes, most probable first. None where the network's numbers are none."""
         chosen = modes[: search.refined]
         n, stride = self.rectifier.view_px, self.engine.facts.fine_stride
         windows = [level.window(mode.position_enu_m, n) for mode in chosen]
         tiles = self._embed([rgb for rgb, _ in windows], [mask for _, mask in windows])
+        if not _finite(tiles):
+            return None
         tile_cells = cell_mask(np.stack([mask for _, mask in windows]), stride)
         aligned: list[tuple[Mode, Alignment, float]] = []
         for k, mode in enumerate(chosen):
@@ -236,7 +232,8 @@ class Locator:
                 "gradient": ncc,
             }
             fixes.append(self._fix(level, views[mode.template], mode, alignment, evidence, logistic, telemetry))
-        return sorted(fixes, key=lambda fix: -logistic.logit(fix.evidence))
+        fixes.sort(key=lambda fix: -logistic.logit(fix.evidence))
+        return exclusive(fixes, self.config.fix.second_mode_distance_m)
 
     def _fix(
         self,
@@ -265,6 +262,34 @@ class Locator:
             logistic.probability(evidence),
             evidence | {"heading_offset_rad": view.heading_offset_rad + alignment.turn_rad},
         )
+
+
+def _finite(embedded: Embeddings) -> bool:
+    """A comparison with nan is false, and a doubt that compares lets it through: so it is asked first."""
+    return all(bool(np.isfinite(part).all()) for part in (embedded.descriptors, embedded.detail, embedded.fine))
+
+
+def exclusive(fixes: list[Fix], distance_m: float) -> list[Fix]:
+    """Chances that know of each other: of places further apart than `distance_m` at most one is right.
+
+    The evidence of a fix speaks for it alone; four look-alikes at 0.99 each are a quarter each. Fixes of one
+    place (alignment may lead two modes to it) share that place's chance. Fixes come best first.
+    """
+    places: list[tuple[np.ndarray, float]] = []  # position, odds of the best fix there
+    of_place = []
+    for fix in fixes:
+        odds = fix.probability_right / max(1.0 - fix.probability_right, 1e-12)
+        near = [k for k, (at, _) in enumerate(places) if np.linalg.norm(fix.position_enu_m - at) < distance_m]
+        of_place.append(near[0] if near else len(places))
+        if not near:
+            places.append((fix.position_enu_m, odds))
+    total = sum(odds for _, odds in places)
+    shared = []
+    for fix, place in zip(fixes, of_place, strict=True):
+        odds = fix.probability_right / max(1.0 - fix.probability_right, 1e-12)
+        rivals = total - places[place][1]
+        shared.append(dataclasses.replace(fix, probability_right=odds / (1.0 + odds + rivals)))
+    return shared
 
 
 def rerank(modes: list[Mode], tiles: np.ndarray, similarities: np.ndarray) -> list[Mode]:

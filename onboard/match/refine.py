@@ -131,9 +131,7 @@ def _predict(model: np.ndarray, centres: np.ndarray) -> np.ndarray:
     Rows grow down, so a clockwise turn takes (row, col) towards (row + turn * col, col - turn * row).
     """
     row, col = centres[:, 0], centres[:, 1]
-    return np.stack(
-        [model[0] + model[2] * row + model[3] * col, model[1] + model[2] * col - model[3] * row], axis=1
-    )
+    return np.stack([model[0] + model[2] * row + model[3] * col, model[1] + model[2] * col - model[3] * row], axis=1)
 
 
 def _fit(centres: np.ndarray, shifts: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -154,8 +152,8 @@ def _peak_near(score: np.ndarray, at: np.ndarray, reach: int) -> tuple[np.ndarra
     row, col = (int(np.clip(round(v + MARGIN), 0, 2 * MARGIN)) for v in at)
     top, left = max(row - reach, 0), max(col - reach, 0)
     part = score[top : row + reach + 1, left : col + reach + 1]
-    i, j = np.unravel_index(int(part.argmax()), part.shape)
-    i, j = int(i) + top, int(j) + left
+    best = np.unravel_index(int(part.argmax()), part.shape)
+    i, j = int(best[0]) + top, int(best[1]) + left
     fine = (i + _vertex(score[max(i - 1, 0) : i + 2, j]) if 0 < i < 2 * MARGIN else i) - MARGIN
     fine_col = (j + _vertex(score[i, max(j - 1, 0) : j + 2]) if 0 < j < 2 * MARGIN else j) - MARGIN
     return np.array([fine, fine_col], dtype=float), float(score[i, j])

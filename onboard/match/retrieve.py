@@ -17,7 +17,7 @@ class TileIndex:
         self._index.add(np.asarray(level.descriptors, dtype=np.float32))
 
     def search(self, descriptors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Best similarity over the queries (K, D) for each of up to `count` tiles: (indices, similarities), best first."""
+        """Best similarity over the queries (K, D) of up to `count` tiles: (indices, similarities), best first."""
         count = min(count, self._index.ntotal)
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)

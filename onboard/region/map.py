@@ -73,6 +73,13 @@ class RegionMap:
             return False
         return bool(level.valid[int(row + 0.5), int(col + 0.5)])
 
+    def level_for(self, ground_side_m: float, view_px: int) -> int:
+        """Index of the finest level at which ground of that side (nearly) fits into a view of `view_px` pixels."""
+        for index, level in enumerate(self.levels):
+            if ground_side_m <= 1.15 * view_px * level.metres_per_pixel:
+                return index
+        return len(self.levels) - 1
+
     def window(self, level: Level | int, centre_enu_m: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
         """(rgb, mask) of `Level.window`."""
         return (self.levels[level] if isinstance(level, int) else level).window(centre_enu_m, size_px)

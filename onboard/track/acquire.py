@@ -2,7 +2,8 @@
 
 A Bayes filter over places, kept as a short list of hypotheses instead of a grid. Each frame votes with its few
 best fixes; a vote adds its log-odds to the hypothesis that it agrees with, or founds a new one; hypotheses that a
-frame does not confirm lose. One lucky frame is never enough.
+frame does not confirm lose. One lucky frame is never enough, nor are look-alikes that take turns: the fixes that
+agree must do so without a frame between them that believes in another place.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Hypothesis:
     position_enu_m: np.ndarray
     covariance_enu_m2: np.ndarray
     log_odds: float
-    count: int
+    count: int  # of fixes that agreed since a frame last believed in another place
     fix: Fix  # the latest that confirmed it
     confirmed_at_ns: int
 
@@ -45,10 +46,16 @@ class Acquisition:
 
     def add(self, at_ns: int, fixes: Sequence[Fix], velocity_enu_mps: np.ndarray | None) -> Hypothesis | None:
         """One frame's fixes; the accepted hypothesis, once there is one."""
+        window_ns = int(self.config.acquire_window_s * 1e9)
+        self.hypotheses = [h for h in self.hypotheses if at_ns - h.confirmed_at_ns <= window_ns]
         self._move(at_ns, velocity_enu_mps)
         confirmed: set[int] = set()
+        believed = False  # whether this frame rather believes in one of its places
         for fix in fixes:
-            vote = max(-4.0, min(6.0, math.log(max(fix.probability_right, 1e-9) / max(1 - fix.probability_right, 1e-9))))
+            vote = max(
+                -4.0, min(6.0, math.log(max(fix.probability_right, 1e-9) / max(1 - fix.probability_right, 1e-9)))
+            )
+            believed = believed or vote > 0
             near = self._nearest(fix)
             if near is None:
                 founded = Hypothesis(fix.position_enu_m, fix.covariance_enu_m2, vote, 1, fix, at_ns)
@@ -60,8 +67,9 @@ class Acquisition:
         for hypothesis in self.hypotheses:
             if id(hypothesis) not in confirmed:
                 hypothesis.log_odds -= _MISS
-        window_ns = int(self.config.acquire_window_s * 1e9)
-        alive = [h for h in self.hypotheses if h.log_odds > -8 and at_ns - h.confirmed_at_ns <= window_ns]
+                if believed:  # in another place: what agreed so far has been contradicted
+                    hypothesis.count = 0
+        alive = [h for h in self.hypotheses if h.log_odds > -8]
         self.hypotheses = sorted(alive, key=lambda h: -h.log_odds)[:_LIMIT]
         return self._accepted(at_ns)
 

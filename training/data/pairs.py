@@ -107,7 +107,9 @@ def _dates(ground: Ground, rng: np.random.Generator, config: PairConfig) -> tupl
     return first, int((first + rng.integers(1, count)) % count)
 
 
-def _sample(image: np.ndarray, valid: np.ndarray, source_from_canvas: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _sample(
+    image: np.ndarray, valid: np.ndarray, source_from_canvas: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray]:
     """float32 (n, n, 3) in 0..1 and bool (n, n), the source shrunk by areas first where it is finer."""
     scale = np.sqrt(abs(np.linalg.det(source_from_canvas[:2, :2])))
     factor = max(1, int(scale + 0.25))
@@ -120,7 +122,9 @@ def _sample(image: np.ndarray, valid: np.ndarray, source_from_canvas: np.ndarray
         source_from_canvas = shrink @ source_from_canvas
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     out = cv2.warpPerspective(image, source_from_canvas, (n, n), flags=flags)
-    seen = cv2.warpPerspective(valid.astype(np.uint8), source_from_canvas, (n, n), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    seen = cv2.warpPerspective(
+        valid.astype(np.uint8), source_from_canvas, (n, n), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    )
     return out.astype(np.float32) / 255, seen > 0
 
 

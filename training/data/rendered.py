@@ -20,8 +20,8 @@ from rich.progress import track
 from onboard.config import RectifyConfig
 from onboard.errors import ConfigError
 from onboard.frames import ENU_FROM_NED, quaternion_from_rotation, rotation_from_euler
-from onboard.rectify import Rectifier
 from onboard.records import Frame, Telemetry
+from onboard.rectify import Rectifier
 from training.data import appearance
 from training.data.pairs import Pair, PairConfig
 from training.renderer.pairs import RenderedView, render_pairs
@@ -76,7 +76,9 @@ def _turn_offset(offset: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
     return offset * [1, -1] if mirror else offset
 
 
-def make_sample(place: Place, seen: RenderedView, rng: np.random.Generator, view_px: int = 256) -> dict[str, np.ndarray] | None:
+def make_sample(
+    place: Place, seen: RenderedView, rng: np.random.Generator, view_px: int = 256
+) -> dict[str, np.ndarray] | None:
     """One stored sample, or None where the view leaves the place. Errors: 4 deg heading, 6 % height, 1 deg tilt."""
     wrong = rotation_from_euler(*np.radians(rng.normal(0, 0.7, 2)), math.radians(rng.uniform(-4, 4)))
     ned_from_body = wrong @ seen.ned_from_body

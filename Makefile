@@ -1,0 +1,125 @@
+# The verbs of this house; `make` alone lists them. Each sets up what it needs, once, in an environment of its own.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint format model clean
+
+help:
+	@echo "make demo     render a place and a flight over it, find the flight on the map: runs/demo/report.html"
+	@echo "make test     run the tests (CPU torch); ARGS='-k match' chooses"
+	@echo "make lint     ruff, mypy and the rules of who may import whom"
+	@echo "make format   ruff's format and its safe fixes"
+	@echo "make model    train, export, quantize and calibrate the shipped model again (hours on a CPU)"
+	@echo "make clean    remove environments and runs"
+
+# ---- environments
+
+# The first Python that fits and really starts; PYTHON=/path/to/python chooses another.
+VERSION_FITS := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3; do \
+	if $$python -c '$(VERSION_FITS)' >/dev/null 2>&1; then echo $$python; break; fi; done)
+DEMO := .venv-demo
+TEST := .venv-test
+PIP_INSTALL := -m pip install --disable-pip-version-check
+
+# A Debian without python3-venv makes environments without pip only; a pip of its own can still fill one.
+define make_environment
+	@$(or $(PYTHON),false) -c '$(VERSION_FITS)' >/dev/null 2>&1 || { \
+		echo "pilotage: no Python to use: '$(PYTHON)'; expected 3.10 to 3.12; install one (sudo apt install python3" \
+		"python3-venv) or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "setting up $(1) with $$($(PYTHON) --version)"
+	@rm -rf $(1)
+	@{ $(PYTHON) -m venv $(1) || { rm -rf $(1) && $(PYTHON) -m venv --without-pip $(1) && \
+		$(PYTHON) -m pip --python $(1)/bin/python install --quiet pip; }; } >/dev/null 2>&1 || { rm -rf $(1); \
+		echo "pilotage: $(PYTHON) cannot make a virtual environment; expected its modules venv and ensurepip;" \
+		"sudo apt install python3-venv, then make $(MAKECMDGOALS) again" >&2; exit 2; }
+endef
+
+$(DEMO)/.made $(TEST)/.made:
+	$(call make_environment,$(@D))
+	@touch $@
+
+$(DEMO)/.installed: pyproject.toml | $(DEMO)/.made
+	$(DEMO)/bin/python $(PIP_INSTALL) -e '.[desktop]'
+	@touch $@
+
+# The CPU build of torch is gigabytes smaller and has an index of its own. Where that does not answer it is left out.
+TORCH := torch==2.13.0
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+FROM_CPU_INDEX = $(shell $(TEST)/bin/python -c 'import urllib.request as web; web.urlopen("$(CPU_INDEX)/torch/", timeout=5)' \
+	>/dev/null 2>&1 && echo --extra-index-url $(CPU_INDEX))
+
+$(TEST)/.installed: pyproject.toml | $(TEST)/.made
+	$(TEST)/bin/python $(PIP_INSTALL) $(FROM_CPU_INDEX) $(TORCH) -e '.[dev]'
+	@touch $@
+
+# ---- the demo: four commands of the program, as a user types them. Ground and flight are kept for the next time.
+
+RUN := runs/demo
+PILOTAGE := $(DEMO)/bin/pilotage
+RENDERER := $(wildcard training/renderer/*.py)
+# 14550 is where ground stations listen; where one does, another port.
+FREE_PORT = $(shell for port in 14550 14560 14570 14580 14590; do if $(DEMO)/bin/python -c 'import socket, sys; \
+	socket.socket(type=socket.SOCK_DGRAM).bind(("127.0.0.1", int(sys.argv[1])))' $$port 2>/dev/null; \
+	then echo $$port; break; fi; done)
+
+$(RUN)/place/place.json: $(RENDERER) | $(DEMO)/.installed
+	$(PILOTAGE) render place --out $(RUN)/place --seed 7
+	@touch $@
+
+$(RUN)/flight/metadata.yaml: $(RUN)/place/place.json
+	$(PILOTAGE) render flight $(RUN)/place --out $(RUN)/flight --seed 7 --season autumn
+	@touch $@
+
+demo: $(DEMO)/.installed $(RUN)/flight/metadata.yaml
+	$(PILOTAGE) map build $(RUN)/place/orthophoto.tif --out $(RUN)/map --force
+	$(PILOTAGE) replay $(RUN)/flight --map $(RUN)/map --out $(RUN) --mavlink udpout:127.0.0.1:$(FREE_PORT) --listener
+
+# ---- what holds the house together
+
+DATA ?= ../shared/data
+
+test: $(TEST)/.installed
+	@if [ -d ../shared/data ]; then echo "real imagery and flights: ../shared/data"; \
+		else echo "real imagery and flights: none at ../shared/data, tests on them are skipped"; fi
+	$(TEST)/bin/python -m pytest $(ARGS)
+
+lint: $(TEST)/.installed
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/lint-imports
+
+format: $(TEST)/.installed
+	$(TEST)/bin/ruff check --fix .
+	$(TEST)/bin/ruff format .
+
+# ---- the shipped model, from imagery to onboard/models. An interrupted training continues.
+
+MODEL := runs/model
+STEPS ?= 1500
+PLACES ?= 12
+VIEWS ?= 45
+LEARN := $(TEST)/bin/pilotage
+CALIBRATION := runs/calibration
+# FLIGHT=MAP..., flights with truth over ground never trained on.
+CALIBRATE_ON ?= $(CALIBRATION)/flight=$(CALIBRATION)/map
+
+runs/rendered/.done: | $(TEST)/.installed
+	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places $(PLACES) --views $(VIEWS)
+	@touch $@
+
+model: $(TEST)/.installed runs/rendered/.done
+	$(LEARN) train --data $(DATA) --rendered runs/rendered --out runs/train --steps $(STEPS)
+	mkdir -p $(MODEL)
+	$(LEARN) export onnx runs/train/checkpoint.pt --out $(MODEL)/overhead.onnx
+	$(LEARN) export quantize $(MODEL)/overhead.onnx --data $(DATA) --out $(MODEL)/overhead.int8.onnx
+	$(LEARN) render place --out $(CALIBRATION)/place --seed 31
+	$(LEARN) render flight $(CALIBRATION)/place --out $(CALIBRATION)/flight --seed 31
+	$(LEARN) map build $(CALIBRATION)/place/orthophoto.tif --model $(MODEL)/overhead.int8.onnx --out $(CALIBRATION)/map --force
+	$(LEARN) calibrate confidence $(CALIBRATE_ON) --model $(MODEL)/overhead.int8.onnx --out $(MODEL)/overhead.confidence.json
+	@echo "to ship it: cp $(MODEL)/overhead.int8.onnx $(MODEL)/overhead.confidence.json onboard/models/"
+
+clean:
+	rm -rf $(DEMO) $(TEST) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

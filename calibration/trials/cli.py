@@ -1,0 +1,75 @@
+"""`pilotage trial`: flights made of orthophotos, and the classical baseline beside the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Trials on real ground: make views of orthophotos, run the baseline.")
+
+
+@app.command("views")
+def views(
+    chips: Annotated[list[Path], typer.Argument(help="GeoTIFFs, one view of each.")],
+    out: Annotated[Path, typer.Option(help="The flight folder.")],
+    footprint_m: Annotated[tuple[float, float], typer.Option(help="Ground seen, across and along.")] = (90.0, 70.0),
+    heading_error_deg: Annotated[float, typer.Option(help="Told headings are off by up to this.")] = 6.0,
+    height_error: Annotated[float, typer.Option(help="Told heights are off by up to this share.")] = 0.10,
+    north_up: Annotated[bool, typer.Option("--north-up", help="All views look north; else any heading.")] = False,
+    offset_m: Annotated[float, typer.Option(help="How far from a chip's middle.")] = 18.0,
+    every: Annotated[int, typer.Option(help="Take each N-th chip only: 7 takes those held back from training.")] = 1,
+    seed: int = 0,
+) -> None:
+    """A flight folder with one level view of each chip; truth goes with it for the scorer."""
+    from calibration.trials.views import ViewConfig, write_views
+
+    config = ViewConfig(
+        footprint_m=footprint_m,
+        image_px=(640, round(640 * footprint_m[1] / footprint_m[0])),
+        heading_error_deg=heading_error_deg,
+        height_error=height_error,
+        any_heading=not north_up,
+        offset_m=offset_m,
+        seed=seed,
+    )
+    taken = sorted(chips)[::every]
+    print(f"{len(taken)} views: {write_views(taken, out, config)}")
+
+
+@app.command("baseline")
+def baseline(
+    flight: Annotated[Path, typer.Argument(help="A flight with truth.")],
+    map_path: Annotated[Path, typer.Option("--map", help="A region map.")],
+    grey: Annotated[bool, typer.Option("--grey", help="Correlate grey levels, not gradient magnitudes.")] = False,
+    within_m: Annotated[float, typer.Option(help="Found means nearer than this.")] = 8.0,
+) -> None:
+    """Whole-map normalised cross-correlation of the same views at the told heading and height."""
+    from calibration.trials.baseline import run
+
+    found, frames = run(flight, map_path, grey, within_m)
+    name = "grey NCC" if grey else "gradient NCC"
+    print(f"{name}: {found} of {frames} frames found within {within_m:g} m ({100 * found / max(frames, 1):.0f} %)")
+
+
+@app.command("table")
+def table(
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of `pilotage replay --independent`.")],
+) -> None:
+    """Say of each run how many frames were found, refused and wrong, and where the first guesses were."""
+    from calibration.trials.table import print_table
+
+    print_table(runs)
+
+
+@app.command("beside")
+def beside(
+    imagery: Annotated[Path, typer.Argument(help="A GeoTIFF of anywhere.")],
+    reference: Annotated[Path, typer.Argument(help="The small reference map.")],
+    out: Annotated[Path, typer.Option(help="The GeoTIFF, in the reference's CRS, east of it.")],
+) -> None:
+    """Put imagery of elsewhere beside a small reference, so that the search is honest."""
+    from calibration.trials.surroundings import place_beside
+
+    print(place_beside(imagery, reference, out))
