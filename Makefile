@@ -3,13 +3,15 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format model clean
+.PHONY: help demo test lint format model calibration trials clean
+SHELL := /bin/bash
 
 help:
 	@echo "make demo     render a place and a flight over it, find the flight on the map: runs/demo/report.html"
 	@echo "make test     run the tests (CPU torch); ARGS='-k match' chooses"
 	@echo "make lint     ruff, mypy and the rules of who may import whom"
 	@echo "make format   ruff's format and its safe fixes"
+	@echo "make trials   find real photos and real dates of ground on maps (needs ../shared/data)"
 	@echo "make model    train, export, quantize and calibrate the shipped model again (hours on a CPU)"
 	@echo "make clean    remove environments and runs"
 
@@ -44,14 +46,12 @@ $(DEMO)/.installed: pyproject.toml | $(DEMO)/.made
 	$(DEMO)/bin/python $(PIP_INSTALL) -e '.[desktop]'
 	@touch $@
 
-# The CPU build of torch is gigabytes smaller and has an index of its own. Where that does not answer it is left out.
+# Named exactly and together with all else, so that no resolver goes looking for gigabytes of CUDA. Where pip's index
+# offers only CUDA builds, point PIP_EXTRA_INDEX_URL at an index of CPU wheels.
 TORCH := torch==2.13.0
-CPU_INDEX := https://download.pytorch.org/whl/cpu
-FROM_CPU_INDEX = $(shell $(TEST)/bin/python -c 'import urllib.request as web; web.urlopen("$(CPU_INDEX)/torch/", timeout=5)' \
-	>/dev/null 2>&1 && echo --extra-index-url $(CPU_INDEX))
 
 $(TEST)/.installed: pyproject.toml | $(TEST)/.made
-	$(TEST)/bin/python $(PIP_INSTALL) $(FROM_CPU_INDEX) $(TORCH) -e '.[dev]'
+	$(TEST)/bin/python $(PIP_INSTALL) $(TORCH) -e '.[dev]'
 	@touch $@
 
 # ---- the demo: four commands of the program, as a user types them. Ground and flight are kept for the next time.
@@ -98,28 +98,50 @@ format: $(TEST)/.installed
 # ---- the shipped model, from imagery to onboard/models. An interrupted training continues.
 
 MODEL := runs/model
-STEPS ?= 1500
-PLACES ?= 12
-VIEWS ?= 45
+STEPS ?= 1200
 LEARN := $(TEST)/bin/pilotage
-CALIBRATION := runs/calibration
-# FLIGHT=MAP..., flights with truth over ground never trained on.
-CALIBRATE_ON ?= $(CALIBRATION)/flight=$(CALIBRATION)/map
+# Calibrated on the places held back from training (each seventh), one year's views over another year's map.
+CALIBRATE := riverside:2016:2020 long_beach:2018:2016 chico:2018:2020
+FOOTPRINTS := 90:70:10 70:53:11 90:70:12
 
 runs/rendered/.done: | $(TEST)/.installed
-	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places $(PLACES) --views $(VIEWS)
+	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places 12 --views 45
 	@touch $@
 
 model: $(TEST)/.installed runs/rendered/.done
 	$(LEARN) train --data $(DATA) --rendered runs/rendered --out runs/train --steps $(STEPS)
-	mkdir -p $(MODEL)
 	$(LEARN) export onnx runs/train/checkpoint.pt --out $(MODEL)/overhead.onnx
 	$(LEARN) export quantize $(MODEL)/overhead.onnx --data $(DATA) --out $(MODEL)/overhead.int8.onnx
-	$(LEARN) render place --out $(CALIBRATION)/place --seed 31
-	$(LEARN) render flight $(CALIBRATION)/place --out $(CALIBRATION)/flight --seed 31
-	$(LEARN) map build $(CALIBRATION)/place/orthophoto.tif --model $(MODEL)/overhead.int8.onnx --out $(CALIBRATION)/map --force
-	$(LEARN) calibrate confidence $(CALIBRATE_ON) --model $(MODEL)/overhead.int8.onnx --out $(MODEL)/overhead.confidence.json
+	$(MAKE) calibration
+
+calibration: $(TEST)/.installed
+	@set -e; for trial in $(CALIBRATE); do IFS=: read city map view <<< "$$trial"; \
+		$(LEARN) map build $(DATA)/naip/$$city/*_$$map.tif --model $(MODEL)/overhead.int8.onnx --out $(MODEL)/$$city --force; \
+		for shot in $(FOOTPRINTS); do IFS=: read across along seed <<< "$$shot"; \
+			$(LEARN) trial views $(DATA)/naip/$$city/*_$$view.tif --every 7 --footprint-m $$across $$along --seed $$seed \
+				--out $(MODEL)/views_$${city}_$$seed; done; done
+	$(LEARN) calibrate confidence --model $(MODEL)/overhead.int8.onnx --out $(MODEL)/overhead.confidence.json \
+		$(foreach trial,$(CALIBRATE),$(foreach shot,$(FOOTPRINTS),$(MODEL)/views_$(word 1,$(subst :, ,$(trial)))_$(word \
+		3,$(subst :, ,$(shot)))=$(MODEL)/$(word 1,$(subst :, ,$(trial)))))
 	@echo "to ship it: cp $(MODEL)/overhead.int8.onnx $(MODEL)/overhead.confidence.json onboard/models/"
+
+# ---- trials on real ground: how many are found, how many are wrong, and the classical baseline beside them
+
+TRIALS := runs/trials
+FLIGHTS := garfield chia brighton
+
+trials: $(TEST)/.installed
+	@set -e; mkdir -p $(TRIALS); for flight in $(FLIGHTS); do \
+		$(LEARN) trial beside $(DATA)/namie/orthophoto_2017.tif $(DATA)/flights/$$flight/reference.tif --out $(TRIALS)/$$flight.tif; \
+		$(LEARN) map build $(TRIALS)/$$flight.tif $(DATA)/flights/$$flight/reference.tif --out $(TRIALS)/map_$$flight --force; \
+		$(LEARN) replay $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight --independent --out $(TRIALS)/$$flight; \
+		$(LEARN) trial baseline $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight; done
+	$(LEARN) map build $(DATA)/naip/claremont/*_2016.tif --out $(TRIALS)/map_claremont --force
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_claremont
+	$(LEARN) replay $(TRIALS)/views_claremont --map $(TRIALS)/map_claremont --independent --out $(TRIALS)/claremont
+	$(LEARN) trial baseline $(TRIALS)/views_claremont --map $(TRIALS)/map_claremont
+	$(LEARN) trial baseline $(TRIALS)/views_claremont --map $(TRIALS)/map_claremont --grey
+	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(TRIALS)/claremont
 
 clean:
 	rm -rf $(DEMO) $(TEST) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

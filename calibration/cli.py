@@ -22,7 +22,7 @@ def confidence(
     pairs: Annotated[list[str], typer.Argument(metavar="FLIGHT=MAP...", help="Flights with truth, and their maps.")],
     out: Annotated[Path, typer.Option(help="NAME.confidence.json, to lie beside NAME.*.onnx.")],
     model: Annotated[Path | None, typer.Option(help="Model file; else the shipped one.")] = None,
-    tilt_sigma_deg: Annotated[float, typer.Option(help="1 sigma of the attitude's roll and pitch.")] = 0.7,
+    tilt_sigma_deg: Annotated[float, typer.Option(help="1 sigma of the attitude's roll and pitch.")] = 1.0,
     source: Annotated[str, typer.Option(help="What to say of the flights used.")] = "",
 ) -> None:
     """Fit the chance of being right and the covariance to flights that the model never saw."""

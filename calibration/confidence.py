@@ -68,7 +68,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
             found = localizer.locator.locate(item.frame, item.telemetry, where, Stopwatch())  # noqa: B023
             return found.fixes if isinstance(found, Located) else ()
 
-        for rank, fix in enumerate(search(Search(hypotheses, refined=6))):
+        for rank, fix in enumerate(search(Search(hypotheses))):
             miss = fix.position_enu_m - at
             right = bool(np.linalg.norm(miss) < RIGHT_M)
             if rank == 0 or not right:  # a lower rank that is right is no example of anything
@@ -90,7 +90,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
 
 
 def fit_logistic(
-    examples: list[tuple[dict[str, float], bool]], names: Sequence[str], penalty: float = 0.02
+    examples: list[tuple[dict[str, float], bool]], names: Sequence[str], penalty: float = 0.005
 ) -> Logistic:
     """Maximum likelihood with a small penalty on standardised weights; right and wrong weigh the same in sum."""
     labels = np.array([right for _, right in examples])

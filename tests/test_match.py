@@ -24,12 +24,12 @@ from onboard.match.correlate import (
     covered_boxes,
 )
 from onboard.match.evidence import Confidence, Logistic, confidence_path, read_confidence
-from onboard.match.gradient import alignment_matrix, gradient_ncc
 from onboard.match.heatmap import Heatmap, Mode
 from onboard.match.locate import exclusive, rerank
 from onboard.match.refine import Alignment, align
 from onboard.match.retrieve import TileIndex, similarity_at
 from onboard.match.template import cell_mask, zero_mean
+from onboard.match.witness import alignment_matrix, witnesses
 from onboard.records import Fix
 from onboard.region.level import DETAIL_SCALE, Level
 
@@ -307,12 +307,12 @@ def test_gradients_correlate_where_the_view_lies_right_and_only_there() -> None:
     true = aligned((9.0, -14.0), 0.05, 1.03)
     view, tile = picture_pair(true)
     mask = np.ones((256, 256), bool)
-    assert gradient_ncc(view, mask, tile, mask, true) > 0.85
+    assert min(witnesses(view, mask, tile, mask, true)) > 0.85
     for wrong in (aligned(), aligned((-9, 14), 0.05, 1.03), aligned((9, -14), -0.05, 1.03), aligned((-14, 9), 0.05)):
-        assert gradient_ncc(view, mask, tile, mask, wrong) < 0.45
+        assert witnesses(view, mask, tile, mask, wrong)[1] < 0.45
     other = toy_world.make_world(seed=99, size_px=256).rgb
-    assert abs(gradient_ncc(view, mask, other, mask, true)) < 0.3
-    assert gradient_ncc(view, np.zeros_like(mask), tile, mask, true) == 0.0
+    assert abs(witnesses(view, mask, other, mask, true)[1]) < 0.3
+    assert witnesses(view, np.zeros_like(mask), tile, mask, true) == (0.0, 0.0)
 
 
 def test_the_alignment_matrix_turns_clockwise_about_the_middle() -> None:

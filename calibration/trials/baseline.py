@@ -15,7 +15,7 @@ from rich.progress import track
 from onboard.config import Config
 from onboard.errors import ConfigError
 from onboard.flight import open_flight
-from onboard.match.gradient import gradient_magnitude
+from onboard.match.witness import gradient_magnitude
 from onboard.records import GroundView, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import Level, RegionMap

@@ -17,8 +17,8 @@ import numpy as np
 
 from onboard.errors import EngineError
 
-WHOLE = ("coarse", "margin", "z", "agree", "votes", "fine", "fine_margin", "gradient")
-LOCAL = ("coarse", "agree", "votes", "fine", "gradient")
+WHOLE = ("coarse", "margin", "z", "agree", "votes", "fine", "fine_margin", "gradient", "grey")
+LOCAL = ("coarse", "agree", "votes", "fine", "gradient", "grey")
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from onboard.match.correlate import (
     covered_boxes,
 )
 from onboard.match.evidence import Confidence, Logistic
-from onboard.match.gradient import gradient_ncc
 from onboard.match.heatmap import Heatmap, Mode
 from onboard.match.refine import Alignment, align
 from onboard.match.retrieve import TileIndex, similarity_at
 from onboard.match.template import cell_mask, zero_mean
+from onboard.match.witness import witnesses
 from onboard.records import Fix, Frame, GroundView, Reason, Rejected, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import Level, RegionMap
@@ -50,7 +50,7 @@ class Search:
     hypotheses: Sequence[tuple[float, float]]
     centre_enu_m: np.ndarray | None = None
     radius_m: float = math.inf
-    refined: int = 8  # candidates that are aligned
+    refined: int = 16  # candidates that are aligned
 
 
 @dataclass(slots=True)
@@ -207,18 +207,18 @@ class Locator:
         if not _finite(tiles):
             return None
         tile_cells = cell_mask(np.stack([mask for _, mask in windows]), stride)
-        aligned: list[tuple[Mode, Alignment, float]] = []
+        aligned: list[tuple[Mode, Alignment, tuple[float, float]]] = []
         for k, mode in enumerate(chosen):
             view = views[mode.template]
             view_cells = cell_mask(view.mask[None], stride)[0]
             alignment = align(embedded.fine[mode.template], view_cells, tiles.fine[k], tile_cells[k], stride)
             if alignment is not None:
-                ncc = gradient_ncc(view.image_rgb, view.mask, *windows[k], alignment)
-                aligned.append((mode, alignment, ncc))
+                seen = witnesses(view.image_rgb, view.mask, *windows[k], alignment)
+                aligned.append((mode, alignment, seen))
         local = search.centre_enu_m is not None
         logistic = self.confidence.local if local else self.confidence.whole
         fixes = []
-        for mode, alignment, ncc in aligned:
+        for mode, alignment, (grey, gradient) in aligned:
             others = [m.score for m in modes if m is not mode]
             fine_others = [a.score * a.agreeing / a.patches for m, a, _ in aligned if m is not mode]
             evidence = {
@@ -229,7 +229,8 @@ class Locator:
                 "votes": math.log(alignment.agreeing + 1),
                 "fine": alignment.score,
                 "fine_margin": alignment.score * alignment.agreeing / alignment.patches - max(fine_others, default=0.0),
-                "gradient": ncc,
+                "gradient": gradient,
+                "grey": grey,
             }
             fixes.append(self._fix(level, views[mode.template], mode, alignment, evidence, logistic, telemetry))
         fixes.sort(key=lambda fix: -logistic.logit(fix.evidence))

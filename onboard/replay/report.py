@@ -26,6 +26,7 @@ REASON_WORDS = {
     Reason.NO_IMAGE: "no image, or one of another size",
     Reason.BLANK_IMAGE: "blank image",
     Reason.STALE_FRAME: "frame too old",
+    Reason.FROZEN_FRAME: "the camera repeats itself",
     Reason.NO_TELEMETRY: "no attitude at that time",
     Reason.NO_HEIGHT: "no height at that time",
     Reason.BAD_TELEMETRY: "attitude or velocity is not a number",
