@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from onboard.config import Config
 from onboard.engine import open_engine
 from onboard.errors import ConfigError
-from onboard.flight.source import open_flight
+from onboard.flight.open import open_flight
 from onboard.localizer import Localizer
 from onboard.match.evidence import LOCAL, WHOLE, Confidence, Logistic
 from onboard.match.locate import Located, Search, Stopwatch
@@ -74,7 +74,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
             if rank == 0 or not right:  # a lower rank that is right is no example of anything
                 seen.whole.append((dict(fix.evidence), right and rank == 0))
         near = at + rng.normal(0, 6.0, 2)
-        for fix in search(Search(hypotheses[len(hypotheses) // 2 :][:1], near, 25.0, refined=1)):
+        for fix in search(Search(hypotheses[len(hypotheses) // 2 :][:1], near, 25.0, refined=1, local=True)):
             miss = fix.position_enu_m - at
             right = bool(np.linalg.norm(miss) < RIGHT_M)
             seen.local.append((dict(fix.evidence), right))
@@ -84,7 +84,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
         tiles = np.asarray(region.levels[0].tiles)
         away = np.linalg.norm(tiles - at, axis=1)
         for tile in tiles[rng.permutation(np.flatnonzero(away > _SEARCH_OFF_M[0]))[:2]]:
-            for fix in search(Search(hypotheses[len(hypotheses) // 2 :][:1], tile, 25.0, refined=1)):
+            for fix in search(Search(hypotheses[len(hypotheses) // 2 :][:1], tile, 25.0, refined=1, local=True)):
                 seen.local.append((dict(fix.evidence), False))
     engine.close()
 

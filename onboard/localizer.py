@@ -76,16 +76,16 @@ class Localizer:
         return self._step(captured_at_ns, source, estimate, reason, found, watch, began)
 
     def _check(self, frame: Frame | None, telemetry: Telemetry | Reason, captured_at_ns: int) -> Reason | None:
+        if not self.independent:
+            if self._last_ns is not None and captured_at_ns <= self._last_ns:
+                return Reason.STALE_FRAME
+            self._last_ns = captured_at_ns
         if frame is None:
             return Reason.NO_IMAGE
         if not self.independent:
-            thumbnail = frame.image_bgr[::16, ::16].tobytes()
-            late = self._last_ns is not None and captured_at_ns <= self._last_ns
-            frozen = thumbnail == self._last_thumbnail
-            if late:
-                return Reason.STALE_FRAME
-            self._last_ns, self._last_thumbnail = captured_at_ns, thumbnail
-            if frozen:
+            thumbnail, before = frame.image_bgr[::16, ::16].tobytes(), self._last_thumbnail
+            self._last_thumbnail = thumbnail
+            if thumbnail == before:
                 return Reason.FROZEN_FRAME
         if isinstance(telemetry, Reason):
             return telemetry
@@ -99,7 +99,7 @@ class Localizer:
             radius = max(
                 settings.tracking_radius_min_m, settings.tracking_radius_sigma * tracker.filter.position_sigma_m
             )
-            return Search(self._near_hypotheses(telemetry), position, radius, refined=2)
+            return Search(self._near_hypotheses(telemetry), position, radius, refined=2, local=True)
         everywhere = self.hypotheses(telemetry)
         if self._start_enu_m is not None and not self.independent:
             elapsed = (at_ns - (self._began_ns or at_ns)) * 1e-9

@@ -10,8 +10,7 @@ import pytest
 import toy_world
 
 from onboard.config import EngineConfig
-from onboard.engine import Engine, open_engine
-from onboard.engine.base import SHIPPED_MODEL, ModelFacts
+from onboard.engine import SHIPPED_MODEL, Engine, ModelFacts, open_engine
 from onboard.errors import EngineError
 
 SIZES = {

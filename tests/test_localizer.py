@@ -16,8 +16,7 @@ import toy_world
 from toy_world import STEP_NS, HandEngine, Moment, World
 
 from onboard.config import Config, SearchConfig, TrackConfig
-from onboard.engine import Engine
-from onboard.engine.base import SHIPPED_MODEL
+from onboard.engine import SHIPPED_MODEL, Engine
 from onboard.frames import BODY_FROM_CAMERA_DOWN
 from onboard.localizer import Localizer
 from onboard.match.evidence import Confidence, read_confidence

@@ -394,7 +394,7 @@ def test_a_model_without_calibration_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_shipped_calibration_can_be_read_and_more_evidence_never_hurts() -> None:
-    from onboard.engine.base import SHIPPED_MODEL
+    from onboard.engine import SHIPPED_MODEL
 
     shipped = read_confidence(SHIPPED_MODEL)
     assert all(weight >= 0 for part in (shipped.whole, shipped.local) for weight in part.weights.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from onboard import __version__
-from onboard.engine.base import SHIPPED_MODEL
+from onboard.engine import SHIPPED_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("onboard", "training", "export", "calibration")

@@ -15,8 +15,7 @@ import pytest
 from calibration.trials.views import ViewConfig, write_views
 from export.region.build import build_map
 from onboard.config import Config
-from onboard.engine import Engine
-from onboard.engine.base import SHIPPED_MODEL
+from onboard.engine import SHIPPED_MODEL, Engine
 from onboard.flight import open_flight
 from onboard.localizer import Localizer
 from onboard.match.evidence import read_confidence

@@ -11,7 +11,7 @@ def train(
     data: Annotated[str, typer.Option(help="Folder with naip/ and namie/, see training/README.md.")] = "../shared/data",
     out: Annotated[str, typer.Option(help="Where checkpoint.pt and log.jsonl go; continued if there.")] = "runs/train",
     rendered: Annotated[str, typer.Option(help="Folder of rendered pairs; empty: none.")] = "",
-    steps: int = 1500,
+    steps: int = 1200,
     batch: int = 16,
     seed: int = 1,
 ) -> None:

@@ -53,7 +53,7 @@ class TrainConfig:
     rendered: str = ""  # a folder of rendered pairs; empty: none
     rendered_share: float = 0.25
     namie_share: float = 0.2
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.02

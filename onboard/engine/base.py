@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 
-from onboard.config import EngineConfig
 from onboard.errors import EngineError
 
 SHIPPED_MODEL = Path(__file__).resolve().parent.parent / "models" / "overhead.int8.onnx"
@@ -88,15 +87,3 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def open_engine(path: Path | str | None = None, config: EngineConfig = EngineConfig()) -> Engine:
-    """The engine for a model file (None: the shipped one). Raises EngineError with the remedy."""
-    path = Path(path) if path is not None else SHIPPED_MODEL
-    if not path.is_file():
-        raise EngineError("no model file", path, "an ONNX file", "leave --model out for the shipped one")
-    if config.backend not in ("onnxruntime", "auto"):
-        raise EngineError("engine backend", config.backend, "onnxruntime or auto", "TensorRT is not built in yet")
-    from onboard.engine.onnx import OnnxEngine
-
-    return OnnxEngine(path, config)

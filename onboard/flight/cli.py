@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from onboard.errors import FlightError
-from onboard.flight.source import open_flight
+from onboard.flight.open import open_flight
 from onboard.records import Reason, Telemetry
 
 app = typer.Typer(no_args_is_help=True, help="Recorded flights: make a flight folder of photos, look into a flight.")

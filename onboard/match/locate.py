@@ -44,13 +44,15 @@ _BATCH = 16  # views embedded at once
 class Search:
     """Where and under which hypotheses a frame is sought. Without a centre: everywhere.
 
-    `hypotheses` are (heading offset in radians, height scale) pairs.
+    `hypotheses` are (heading offset in radians, height scale) pairs. `local`: the place is a prediction, so that
+    rivals elsewhere say nothing, and the chance of being right is that of a search round a prediction.
     """
 
     hypotheses: Sequence[tuple[float, float]]
     centre_enu_m: np.ndarray | None = None
     radius_m: float = math.inf
     refined: int = 16  # candidates that are aligned
+    local: bool = False
 
 
 @dataclass(slots=True)
@@ -215,8 +217,7 @@ class Locator:
             if alignment is not None:
                 seen = witnesses(view.image_rgb, view.mask, *windows[k], alignment)
                 aligned.append((mode, alignment, seen))
-        local = search.centre_enu_m is not None
-        logistic = self.confidence.local if local else self.confidence.whole
+        logistic = self.confidence.local if search.local else self.confidence.whole
         fixes = []
         for mode, alignment, (grey, gradient) in aligned:
             others = [m.score for m in modes if m is not mode]

@@ -43,8 +43,7 @@ def replay(
     listener: Annotated[bool, typer.Option("--listener", help="Also receive what is sent, and check it.")] = False,
 ) -> None:
     """Replay a recorded flight over a region map as if live, and tell how it went."""
-    from onboard.engine import open_engine
-    from onboard.engine.base import SHIPPED_MODEL
+    from onboard.engine import SHIPPED_MODEL, open_engine
     from onboard.flight import open_flight
     from onboard.localizer import Localizer
     from onboard.match.evidence import read_confidence

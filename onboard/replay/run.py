@@ -7,57 +7,27 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import yaml
 
 from onboard.camera import CameraModel
 from onboard.config import Config
+from onboard.flight.source import Flight
 from onboard.records import Estimate, Frame, Reason, State, Step, Telemetry
 from onboard.replay import outputs
 from onboard.replay.fixes import FixesWriter, read_fixes, row_of
 from onboard.replay.gallery import Gallery
 from onboard.replay.mapview import Region
 from onboard.replay.report import write_report
-from onboard.replay.score import Truth, score
+from onboard.replay.score import score
 from onboard.replay.summary import About, Timings, summarize, write_summary
 
 if TYPE_CHECKING:
     from onboard.mavlink.received import Received
-
-
-class Item(Protocol):
-    """One frame of a flight and what the vehicle said then; never where it really was."""
-
-    @property
-    def captured_at_ns(self) -> int: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def frame(self) -> Frame | None: ...
-    @property
-    def telemetry(self) -> Telemetry | Reason: ...
-
-
-class Flight(Protocol):
-    """What a replay needs of `onboard.flight`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def camera(self) -> CameraModel: ...
-    @property
-    def body_from_camera(self) -> np.ndarray: ...
-    @property
-    def frame_count(self) -> int: ...
-    @property
-    def facts(self) -> Mapping[str, str]: ...
-    def items(self) -> Iterable[Item]: ...
-    def truth(self) -> Truth | None: ...
 
 
 class Localizer(Protocol):
