@@ -13,6 +13,7 @@ help:
 	@echo "make format   ruff's format and its safe fixes"
 	@echo "make trials   find real photos and real dates of ground on maps (needs ../shared/data)"
 	@echo "make model    train, export, quantize and calibrate the shipped model again (hours on a CPU)"
+	@echo "make calibration   only that of runs/model, on the places held back from training"
 	@echo "make clean    remove environments and runs"
 
 # ---- environments
