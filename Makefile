@@ -101,8 +101,9 @@ format: $(TEST)/.installed
 MODEL := runs/model
 STEPS ?= 1200
 LEARN := $(TEST)/bin/pilotage
-# Calibrated on the places held back from training (each seventh), one year's views over another year's map.
-CALIBRATE := riverside:2016:2020 long_beach:2018:2016 chico:2018:2020
+# Calibrated on the places held back from training (each seventh): one year's views over another year's map, and over
+# the map of another city, where nothing is right.
+CALIBRATE := riverside:2016:2020:chico long_beach:2018:2016:riverside chico:2018:2020:long_beach
 FOOTPRINTS := 90:70:10 70:53:11 90:70:12
 
 runs/rendered/.done: | $(TEST)/.installed
@@ -115,15 +116,17 @@ model: $(TEST)/.installed runs/rendered/.done
 	$(LEARN) export quantize $(MODEL)/overhead.onnx --data $(DATA) --out $(MODEL)/overhead.int8.onnx
 	$(MAKE) calibration
 
+part = $(word $(1),$(subst :, ,$(2)))
+
 calibration: $(TEST)/.installed
-	@set -e; for trial in $(CALIBRATE); do IFS=: read city map view <<< "$$trial"; \
+	@set -e; for trial in $(CALIBRATE); do IFS=: read city map view _ <<< "$$trial"; \
 		$(LEARN) map build $(DATA)/naip/$$city/*_$$map.tif --model $(MODEL)/overhead.int8.onnx --out $(MODEL)/$$city --force; \
 		for shot in $(FOOTPRINTS); do IFS=: read across along seed <<< "$$shot"; \
 			$(LEARN) trial views $(DATA)/naip/$$city/*_$$view.tif --every 7 --footprint-m $$across $$along --seed $$seed \
 				--out $(MODEL)/views_$${city}_$$seed; done; done
 	$(LEARN) calibrate confidence --model $(MODEL)/overhead.int8.onnx --out $(MODEL)/overhead.confidence.json \
-		$(foreach trial,$(CALIBRATE),$(foreach shot,$(FOOTPRINTS),$(MODEL)/views_$(word 1,$(subst :, ,$(trial)))_$(word \
-		3,$(subst :, ,$(shot)))=$(MODEL)/$(word 1,$(subst :, ,$(trial)))))
+		$(foreach trial,$(CALIBRATE),$(foreach shot,$(FOOTPRINTS),$(foreach over,1 4,\
+		$(MODEL)/views_$(call part,1,$(trial))_$(call part,3,$(shot))=$(MODEL)/$(call part,$(over),$(trial)))))
 	@echo "to ship it: cp $(MODEL)/overhead.int8.onnx $(MODEL)/overhead.confidence.json onboard/models/"
 
 # ---- trials on real ground: how many are found, how many are wrong, and the classical baseline beside them

@@ -1,8 +1,8 @@
 """Fit the chance of being right, and the covariance, to flights with truth over maps that the network never saw.
 
-Every frame is searched four times: over the whole map, round the truth, round a place where it is not, and (as a
-view that is not on the map at all) with its own surroundings taken out of the candidates. A fix within
-`RIGHT_M` is right. Logistic weights are held at zero or more: more evidence never makes a match less likely.
+Every frame is searched over the whole map, round the truth, and round places where it is not. Flights over ground
+that is not on the map belong to it: nothing that is found there is right. A fix within `RIGHT_M` is right. Logistic
+weights are held at zero or more: more evidence never makes a match less likely.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from onboard.records import Fix, Telemetry
 from onboard.region import RegionMap
 
 RIGHT_M = 8.0
-_SEARCH_OFF_M = (60.0, 400.0)  # how far a search that must fail lies from the truth
+_RANKS = 3  # fixes of a whole-map search that are examples: those that might have been believed
+_SEARCH_OFF_M = 60.0  # how far a search that must fail lies from the truth
 _PLAIN = Logistic(-8.0, {"coarse": 10.0, "agree": 3.0, "fine": 5.0, "gradient": 3.0})
 
 
@@ -68,11 +69,12 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
             found = localizer.locator.locate(item.frame, item.telemetry, where, Stopwatch())  # noqa: B023
             return found.fixes if isinstance(found, Located) else ()
 
-        for rank, fix in enumerate(search(Search(hypotheses))):
-            miss = fix.position_enu_m - at
-            right = bool(np.linalg.norm(miss) < RIGHT_M)
+        for rank, fix in enumerate(search(Search(hypotheses))[:_RANKS]):
+            right = bool(np.linalg.norm(fix.position_enu_m - at) < RIGHT_M)
             if rank == 0 or not right:  # a lower rank that is right is no example of anything
-                seen.whole.append((dict(fix.evidence), right and rank == 0))
+                seen.whole.append((dict(fix.evidence), right))
+        if not region.contains(at):
+            continue
         near = at + rng.normal(0, 6.0, 2)
         for fix in search(Search(hypotheses[len(hypotheses) // 2 :][:1], near, 25.0, refined=1, local=True)):
             miss = fix.position_enu_m - at
@@ -83,7 +85,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
                 seen.alignment_m2.append(fix.covariance_enu_m2)
         tiles = np.asarray(region.levels[0].tiles)
         away = np.linalg.norm(tiles - at, axis=1)
-        for tile in tiles[rng.permutation(np.flatnonzero(away > _SEARCH_OFF_M[0]))[:2]]:
+        for tile in tiles[rng.permutation(np.flatnonzero(away > _SEARCH_OFF_M))[:2]]:
             for fix in search(Search(hypotheses[len(hypotheses) // 2 :][:1], tile, 25.0, refined=1, local=True)):
                 seen.local.append((dict(fix.evidence), False))
     engine.close()

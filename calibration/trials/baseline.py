@@ -6,6 +6,7 @@ network, no search over rotations, no idea of being wrong.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from rich.progress import track
 from onboard.config import Config
 from onboard.errors import ConfigError
 from onboard.flight import open_flight
+from onboard.match.correlate import covered_boxes
 from onboard.match.witness import gradient_magnitude
 from onboard.records import GroundView, Telemetry
 from onboard.rectify import Rectifier
@@ -22,7 +24,7 @@ from onboard.region import Level, RegionMap
 from onboard.region.level import cut
 
 _VIEW_PX = 256
-_BLOCK_PX = 768
+_BLOCK_PX = 512
 
 
 def run(flight: Path, map_path: Path, grey: bool, within_m: float) -> tuple[int, int]:
@@ -56,20 +58,28 @@ def best_place(level: Level, view: GroundView, grey: bool) -> np.ndarray:
     mask = cv2.erode(view.mask.astype(np.uint8), np.ones((5, 5), np.uint8))[box].astype(np.float32)
     middle = (np.array([rows[0] + rows[-1], cols[0] + cols[-1]]) - (_VIEW_PX - 1)) / 2  # of the box, from the view's
     height, width = template.shape
-    step = _BLOCK_PX - _VIEW_PX
     best, answer = -2.0, np.full(2, np.nan)
-    for top in range(-height // 2, level.valid.shape[0], step):
-        for left in range(-width // 2, level.valid.shape[1], step):
-            rgb, valid = cut(level.image, level.valid, top, left, _BLOCK_PX)
-            if not valid.any():
-                continue
-            score = masked_ncc(_signal(rgb, grey), valid.astype(np.float32), template, mask)
-            i, j = np.unravel_index(int(score.argmax()), score.shape)
-            if score[i, j] > best:
-                best = float(score[i, j])
-                row, col = top + i + (height - 1) / 2 - middle[0], left + j + (width - 1) / 2 - middle[1]
-                answer = level.enu_of_pixel(row, col)
+    for top, left, side in _squares(level, max(height, width)):
+        rgb, valid = cut(level.image, level.valid, top, left, side)
+        score = masked_ncc(_signal(rgb, grey), valid.astype(np.float32), template, mask)
+        i, j = np.unravel_index(int(score.argmax()), score.shape)
+        if score[i, j] > best:
+            best = float(score[i, j])
+            row, col = top + i + (height - 1) / 2 - middle[0], left + j + (width - 1) / 2 - middle[1]
+            answer = level.enu_of_pixel(row, col)
     return answer
+
+
+def _squares(level: Level, template_px: int) -> Iterator[tuple[int, int, int]]:
+    """First row, first col and side in pixels of squares over which a template of that size reaches all imagery."""
+    stride = round(level.cell_m / level.metres_per_pixel)
+    margin = template_px // 2
+    for row, col, rows, cols in covered_boxes(level) * stride:
+        side = min(max(rows, cols), _BLOCK_PX) + 2 * margin
+        step = side - template_px
+        for top in range(row - margin, row + rows, step):
+            for left in range(col - margin, col + cols, step):
+                yield top, left, side
 
 
 def masked_ncc(image: np.ndarray, valid: np.ndarray, template: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -12,11 +12,15 @@ from onboard.region.level import Level
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One peak. `position_enu_m` (2,) of the view's centre; `template` is the hypothesis that won there."""
+    """One peak. `position_enu_m` (2,) of the view's centre; `template` is the hypothesis that won there.
+
+    `rank` counts from 0, the highest of the heatmap.
+    """
 
     position_enu_m: np.ndarray
     score: float
     template: int
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,10 @@ class Heatmap:
                 kept.append(candidate)
             if len(kept) == count:
                 break
-        return [Mode(self.level.enu_of(row, col), score, template) for score, row, col, template in kept]
+        return [
+            Mode(self.level.enu_of(row, col), score, template, rank)
+            for rank, (score, row, col, template) in enumerate(kept)
+        ]
 
 
 def _between_cells(score: np.ndarray, i: int, j: int) -> tuple[float, float]:

@@ -38,6 +38,7 @@ from onboard.region import Level, RegionMap
 
 _RETRIEVED = 256  # tiles asked of FAISS
 _BATCH = 16  # views embedded at once
+_LOOK_AGAIN = 3  # best candidates of a search of the whole map that are looked at again
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,17 @@ class Located:
 
     fixes: tuple[Fix, ...]
     heatmap: Heatmap
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """One mode, the view that found it, how they lie on each other, and what the witnesses say there."""
+
+    mode: Mode
+    view: GroundView
+    alignment: Alignment
+    grey: float
+    gradient: float
 
 
 class Locator:
@@ -124,7 +136,7 @@ class Locator:
             return Rejected(at, Reason.NO_CANDIDATE)
         ranked = rerank(modes, tiles, similarities)
         watch.lap("rerank")
-        fixes = self._refine(level, views, embedded, heatmap, ranked, search, telemetry)
+        fixes = self._refine(frame, telemetry, level, views, embedded, heatmap, ranked, search)
         watch.lap("refine")
         if fixes is None:
             return Rejected(at, Reason.ENGINE_FAULT, detail="not a number")
@@ -193,35 +205,81 @@ class Locator:
 
     def _refine(
         self,
+        frame: Frame,
+        telemetry: Telemetry,
         level: Level,
         views: list[GroundView],
         embedded: Embeddings,
         heatmap: Heatmap,
         modes: list[Mode],
         search: Search,
-        telemetry: Telemetry,
     ) -> list[Fix] | None:
         """Align the best modes; fixes, most probable first. None where the network's numbers are none."""
         chosen = modes[: search.refined]
+        matches = self._align(
+            level, chosen, [views[mode.template] for mode in chosen], [embedded.fine[mode.template] for mode in chosen]
+        )
+        if matches is None:
+            return None
+        ranked = self._fixes(level, matches, modes, heatmap, search, telemetry)
+        if not search.local and ranked:
+            # Look again with the heading and height that the best matches found: what is right becomes clearer.
+            again = self._look_again(frame, telemetry, level, ranked[:_LOOK_AGAIN])
+            if again is None:
+                return None
+            kept = [match for _, match in ranked if match.mode.rank not in {m.mode.rank for m in again}]
+            ranked = self._fixes(level, again + kept, modes, heatmap, search, telemetry)
+        return exclusive([fix for fix, _ in ranked], self.config.fix.second_mode_distance_m)
+
+    def _align(
+        self, level: Level, modes: list[Mode], views: list[GroundView], fine: list[np.ndarray]
+    ) -> list[_Match] | None:
+        """Align each view with the map at its mode; modes without enough patches are left out."""
         n, stride = self.rectifier.view_px, self.engine.facts.fine_stride
-        windows = [level.window(mode.position_enu_m, n) for mode in chosen]
+        windows = [level.window(mode.position_enu_m, n) for mode in modes]
         tiles = self._embed([rgb for rgb, _ in windows], [mask for _, mask in windows])
         if not _finite(tiles):
             return None
         tile_cells = cell_mask(np.stack([mask for _, mask in windows]), stride)
-        aligned: list[tuple[Mode, Alignment, tuple[float, float]]] = []
-        for k, mode in enumerate(chosen):
-            view = views[mode.template]
+        matches = []
+        for k, (mode, view) in enumerate(zip(modes, views, strict=True)):
             view_cells = cell_mask(view.mask[None], stride)[0]
-            alignment = align(embedded.fine[mode.template], view_cells, tiles.fine[k], tile_cells[k], stride)
+            alignment = align(fine[k], view_cells, tiles.fine[k], tile_cells[k], stride)
             if alignment is not None:
-                seen = witnesses(view.image_rgb, view.mask, *windows[k], alignment)
-                aligned.append((mode, alignment, seen))
+                grey, gradient = witnesses(view.image_rgb, view.mask, *windows[k], alignment)
+                matches.append(_Match(mode, view, alignment, grey, gradient))
+        return matches
+
+    def _look_again(
+        self, frame: Frame, telemetry: Telemetry, level: Level, ranked: list[tuple[Fix, _Match]]
+    ) -> list[_Match] | None:
+        """The same places under the heading and height that their alignments found."""
+        views, modes = [], []
+        for fix, match in ranked:
+            turn = match.view.heading_offset_rad + match.alignment.turn_rad
+            view = self.rectifier.view(frame, telemetry, level.metres_per_pixel, turn, fix.height_scale)
+            centre = fix.position_enu_m + np.array(view.centre_from_vehicle_enu_m)
+            views.append(view)
+            modes.append(dataclasses.replace(match.mode, position_enu_m=centre))
+        embedded = self._embed([view.image_rgb for view in views], [view.mask for view in views])
+        return self._align(level, modes, views, list(embedded.fine)) if _finite(embedded) else None
+
+    def _fixes(
+        self,
+        level: Level,
+        matches: list[_Match],
+        modes: list[Mode],
+        heatmap: Heatmap,
+        search: Search,
+        telemetry: Telemetry,
+    ) -> list[tuple[Fix, _Match]]:
+        """A fix of each match with its evidence, the likeliest first."""
         logistic = self.confidence.local if search.local else self.confidence.whole
-        fixes = []
-        for mode, alignment, (grey, gradient) in aligned:
-            others = [m.score for m in modes if m is not mode]
-            fine_others = [a.score * a.agreeing / a.patches for m, a, _ in aligned if m is not mode]
+        strength = [m.alignment.score * m.alignment.agreeing / m.alignment.patches for m in matches]
+        ranked = []
+        for k, match in enumerate(matches):
+            mode, alignment = match.mode, match.alignment
+            others = [m.score for m in modes if m.rank != mode.rank]
             evidence = {
                 "coarse": mode.score,
                 "margin": mode.score - max(others, default=heatmap.mean),
@@ -229,13 +287,12 @@ class Locator:
                 "agree": alignment.agreeing / alignment.patches,
                 "votes": math.log(alignment.agreeing + 1),
                 "fine": alignment.score,
-                "fine_margin": alignment.score * alignment.agreeing / alignment.patches - max(fine_others, default=0.0),
-                "gradient": gradient,
-                "grey": grey,
+                "fine_margin": strength[k] - max(strength[:k] + strength[k + 1 :], default=0.0),
+                "gradient": match.gradient,
+                "grey": match.grey,
             }
-            fixes.append(self._fix(level, views[mode.template], mode, alignment, evidence, logistic, telemetry))
-        fixes.sort(key=lambda fix: -logistic.logit(fix.evidence))
-        return exclusive(fixes, self.config.fix.second_mode_distance_m)
+            ranked.append((self._fix(level, match.view, mode, alignment, evidence, logistic, telemetry), match))
+        return sorted(ranked, key=lambda pair: -logistic.logit(pair[0].evidence))
 
     def _fix(
         self,
