@@ -122,7 +122,7 @@ def fit_covariance(errors_enu_m: np.ndarray, alignment_m2: np.ndarray) -> tuple[
     """(covariance_scale, floor_m): the likeliest pair for errors (n, 2) that still covers 95 % at 95 %."""
     best, answer = math.inf, (4.0, 1.0)
     for scale in (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0):
-        for floor in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0):
+        for floor in (0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0):  # less would be a claim about the map's own accuracy
             covariance = alignment_m2 * scale + np.eye(2) * floor**2
             distance = np.einsum("ni,nij,nj->n", errors_enu_m, np.linalg.inv(covariance), errors_enu_m)
             likelihood = float((0.5 * distance + 0.5 * np.linalg.slogdet(covariance)[1]).mean())
