@@ -141,11 +141,14 @@ trials: $(TEST)/.installed
 		$(LEARN) replay $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight --independent --out $(TRIALS)/$$flight; \
 		$(LEARN) trial baseline $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight; done
 	$(LEARN) map build $(DATA)/naip/claremont/*_2016.tif --out $(TRIALS)/map_claremont --force
-	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_claremont
-	$(LEARN) replay $(TRIALS)/views_claremont --map $(TRIALS)/map_claremont --independent --out $(TRIALS)/claremont
-	$(LEARN) trial baseline $(TRIALS)/views_claremont --map $(TRIALS)/map_claremont
-	$(LEARN) trial baseline $(TRIALS)/views_claremont --map $(TRIALS)/map_claremont --grey
-	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(TRIALS)/claremont
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_2020
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2018.tif --out $(TRIALS)/views_2018
+	$(LEARN) trial views $(DATA)/naip/bishop/*.tif $(DATA)/naip/eureka/*.tif \
+		$(wordlist 1,60,$(sort $(wildcard $(DATA)/naip/riverside/*_2020.tif))) --out $(TRIALS)/views_elsewhere
+	@set -e; for views in 2020 2018 elsewhere; do \
+		$(LEARN) replay $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --independent --out $(TRIALS)/$$views; done
+	$(LEARN) trial baseline $(TRIALS)/views_2020 --map $(TRIALS)/map_claremont
+	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(TRIALS)/2020 $(TRIALS)/2018 $(TRIALS)/elsewhere
 
 clean:
 	rm -rf $(DEMO) $(TEST) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
