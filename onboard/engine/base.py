@@ -20,11 +20,8 @@ FORMAT = "pilotage-overhead-1"
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What rides in the model file's own metadata. `sha256` is of the file.
-
-    `lineage` is the SHA-256 of the float model that an INT8 file was made from, or of the file itself: maps
-    are bound to the exact file, since INT8 and float features differ a little.
-    """
+    """What rides in the model file's own metadata. `sha256` is of the file: maps are bound to exactly it, since INT8
+    and float features differ a little."""
 
     name: str
     sha256: str
