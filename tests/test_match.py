@@ -300,7 +300,7 @@ def picture_pair(alignment: Alignment) -> tuple[np.ndarray, np.ndarray]:
 
 
 def aligned(shift: tuple[float, float] = (0, 0), turn_rad: float = 0.0, scale: float = 1.0) -> Alignment:
-    return Alignment(np.array(shift, float), turn_rad, scale, np.eye(2), 9, 9, 0.5, 1.0)
+    return Alignment(np.array(shift, float), turn_rad, scale, np.eye(2), 9, 9, 0.5)
 
 
 def test_gradients_correlate_where_the_view_lies_right_and_only_there() -> None:

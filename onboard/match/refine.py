@@ -36,7 +36,6 @@ class Alignment:
     patches: int
     agreeing: int
     score: float
-    residual_px: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,6 @@ def align(
         count,
         agreeing,
         float(at_model.mean()),
-        float(np.sqrt(2 * spread)) * stride,
     )
 
 

@@ -70,7 +70,6 @@ ARDUPILOT_GPS_INPUT = Profile(
 )
 PX4_GLOBAL_POSITION = Profile("px4-global-position", "PX4", {"GLOBAL_POSITION_SENSOR": _global}, local=False)
 
-DEFAULT = ARDUPILOT_ODOMETRY
 PROFILES = {
     profile.name: profile
     for profile in (ARDUPILOT_ODOMETRY, ARDUPILOT_VISION, ARDUPILOT_GPS_INPUT, PX4_GLOBAL_POSITION)
