@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format model calibration trials clean
+.PHONY: help demo test lint format model calibration trials jetson clean
 SHELL := /bin/bash
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make trials   find real photos and real dates of ground on maps (needs ../shared/data)"
 	@echo "make model    train, export, quantize and calibrate the shipped model again (hours on a CPU)"
 	@echo "make calibration   only that of runs/model, on the places held back from training"
+	@echo "make jetson   set up the Jetson that this runs on; ARGS=--dry-run only says what would be done"
 	@echo "make clean    remove environments and runs"
 
 # ---- environments
@@ -149,6 +150,11 @@ trials: $(TEST)/.installed
 		$(LEARN) replay $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --independent --out $(TRIALS)/$$views; done
 	$(LEARN) trial baseline $(TRIALS)/views_2020 --map $(TRIALS)/map_claremont
 	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(TRIALS)/2020 $(TRIALS)/2018 $(TRIALS)/elsewhere
+
+# ---- the aircraft
+
+jetson:
+	$(if $(findstring --dry-run,$(ARGS)),,sudo )launch/jetson/setup.sh $(ARGS)
 
 clean:
 	rm -rf $(DEMO) $(TEST) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

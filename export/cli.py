@@ -42,3 +42,23 @@ def quantize(
     from export.quantize import training_frames
 
     print(f"model: {run(model, out, training_frames(data, frames, seed))}")
+
+
+@app.command("engine")
+def engine(
+    model: Annotated[Path | None, typer.Argument(help="An ONNX file; the shipped one if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the engine; else the model's.")] = None,
+    workspace_mb: Annotated[int, typer.Option(help="Scratch memory that a kernel may want.")] = 1024,
+    batches: Annotated[str, typer.Option(help="Pictures at once in each profile.")] = "1,2,4,9,16",
+    dla_core: Annotated[int, typer.Option(help="Deep learning accelerator of an Orin; -1: GPU alone.")] = -1,
+) -> None:
+    """Build the TensorRT engine of a model, on the machine that will fly it."""
+    from export.engine import BuildOptions, export_engine, parse_batches
+    from export.progress import build_progress
+    from onboard.engine import SHIPPED_MODEL
+
+    source = SHIPPED_MODEL if model is None else model
+    options = BuildOptions(workspace_mb, parse_batches(batches), dla_core)
+    with build_progress() as on_progress:
+        path = export_engine(source, source.parent if out is None else out, options, on_progress)
+    print(f"engine: {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,12 +1,20 @@
-"""INT8 by explicit QDQ for ONNX Runtime: weights per channel, activations uint8, calibrated on real views.
+"""INT8 by explicit QDQ from one float model, a file for each runtime, since each wants its own.
 
-Only the convolutions and what lies between them are quantized; normalisation, attention, GeM and the unit
-norms stay float32. (TensorRT wants another recipe; one float model, a file for each runtime.)
+| target      | activations                | weights                     | biases  |
+|-------------|----------------------------|-----------------------------|---------|
+| onnxruntime | uint8 with zero points     | int8 symmetric, per channel | int32   |
+| tensorrt    | int8 symmetric, zero is 0  | int8 symmetric, per channel | float32 |
+
+Only the convolutions and what lies between them are quantized; normalisation, attention, GeM and the unit norms stay
+float32, and so do the groups of layers that `export.sensitivity` found not to bear it. Calibrated on real views.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import io
+from collections.abc import Collection, Iterable, Iterator
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +22,40 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from export.compact import shorten_names, store_weights_in_bytes
+from export.facts import facts_of, read_model, set_facts, sha256_of
+from export.rewrite import FRONT
 from onboard.errors import EngineError
 
 MIN_CALIBRATION = 16
+PERCENTILE = 99.995
 _CONVOLUTIONAL = ("Conv", "Add", "Relu", "Resize")
+
+View = tuple[np.ndarray, np.ndarray]  # image uint8 (N, N, 3) RGB, mask bool (N, N)
+
+
+class Target(str, Enum):
+    """The runtime that an INT8 file is for."""
+
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+
+
+_ACTIVATION = {Target.ONNXRUNTIME: QuantType.QUInt8, Target.TENSORRT: QuantType.QInt8}
+_OPTIONS: dict[Target, dict[str, object]] = {
+    Target.ONNXRUNTIME: {},
+    # What TensorRT's parser refuses otherwise: zero points, int32 biases, products of two activations.
+    Target.TENSORRT: {
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "MatMulConstBOnly": True,
+    },
+}
+_PRECISION = {
+    Target.ONNXRUNTIME: "int8 qdq (uint8 activations, int8 weights per channel)",
+    Target.TENSORRT: "int8 qdq (int8 symmetric activations, int8 weights per channel, no bias quantized)",
+}
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -28,39 +66,76 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def quantize(model: Path, out: Path, frames: Iterable[tuple[np.ndarray, np.ndarray]]) -> Path:
+def quantize(
+    model: Path,
+    out: Path,
+    frames: Iterable[View],
+    target: Target | str = Target.ONNXRUNTIME,
+    keep_float: Collection[str] = (),
+) -> Path:
     """Write the INT8 file of a float model (beside, then renamed).
 
-    frames: (image uint8 (N, N, 3), mask bool (N, N)). Raises EngineError for fewer than 16.
+    keep_float: names of further nodes that stay float. Raises EngineError for fewer than 16 frames, for frames of
+    another size than the model's, or for a file that is no float model.
     """
+    target, proto = Target(target), read_model(model)
+    batches = _batches(proto, model, frames)
+    prepared, beside = out.with_suffix(".prepared.onnx"), out.with_suffix(".partial.onnx")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints
+            quantize_static(
+                str(prepared),
+                str(beside),
+                _Reader(iter(batches)),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(_CONVOLUTIONAL),
+                nodes_to_exclude=sorted({*float_nodes(onnx.load(prepared)), *keep_float}),
+                per_channel=True,
+                activation_type=_ACTIVATION[target],
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.Percentile,
+                extra_options={"CalibPercentile": PERCENTILE, **_OPTIONS[target]},
+            )
+        quantized = onnx.load(beside)
+        if target is Target.ONNXRUNTIME:
+            store_weights_in_bytes(quantized)
+        shorten_names(quantized)
+        set_facts(
+            quantized,
+            facts_of(proto)
+            | {
+                "precision": _PRECISION[target],
+                "runtime": target.value,
+                "float_parent_sha256": sha256_of(model),
+                "calibration": f"{len(batches)} frames, percentile {PERCENTILE}",
+                "kept_float": " ".join(sorted(keep_float)) or "normalisation, attention, GeM, unit norms",
+            },
+        )
+        onnx.save(quantized, beside)
+        beside.replace(out)
+    finally:
+        prepared.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+    return out
+
+
+def _batches(proto: onnx.ModelProto, model: Path, frames: Iterable[View]) -> list[dict[str, np.ndarray]]:
+    """The frames as a session is fed. Raises EngineError."""
+    facts = facts_of(proto)
+    if any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
+        raise EngineError("model to quantize", f"{model} is INT8 already", "a float32 model", "see: export dequantize")
+    if not facts.get("view_px", "").isdigit():
+        raise EngineError("model metadata", f"{model} has no view_px", "a Pilotage model", "export it again")
+    size = int(facts["view_px"])
     batches = [{"image": image[None], "mask": mask[None].astype(np.uint8)} for image, mask in frames]
     if len(batches) < MIN_CALIBRATION:
         raise EngineError("calibration frames", len(batches), f"at least {MIN_CALIBRATION}", "give more imagery")
-    prepared, beside = out.with_suffix(".prepared.onnx"), out.with_suffix(".partial.onnx")
-    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-    proto = onnx.load(prepared)
-    quantize_static(
-        str(prepared),
-        str(beside),
-        _Reader(iter(batches)),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(_CONVOLUTIONAL),
-        nodes_to_exclude=float_nodes(proto),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.Percentile,
-        extra_options={"CalibPercentile": 99.995},
-    )
-    prepared.unlink()
-    quantized = onnx.load(beside)
-    facts = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
-    facts |= {"precision": "int8 qdq (uint8 activations, int8 weights per channel)"}
-    del quantized.metadata_props[:]
-    onnx.helper.set_model_props(quantized, facts)
-    onnx.save(quantized, beside)
-    beside.replace(out)
-    return out
+    for batch in batches:
+        if batch["image"].shape != (1, size, size, 3) or batch["mask"].shape != (1, size, size):
+            raise EngineError("calibration frame", batch["image"].shape[1:], f"({size}, {size}, 3) and its mask")
+    return batches
 
 
 def float_nodes(proto: onnx.ModelProto) -> list[str]:
@@ -70,6 +145,9 @@ def float_nodes(proto: onnx.ModelProto) -> list[str]:
     after_other: set[str] = set()
     keep_float = []
     for node in proto.graph.node:  # topological order
+        if node.name.startswith(FRONT):
+            keep_float.append(node.name)
+            continue
         sources = [producers[i] for i in node.input if i in producers]
         fed = node.op_type == "Conv" or any(s.name in after_convolution for s in sources)
         tainted = (node.op_type not in (*_CONVOLUTIONAL,) and fed) or any(s.name in after_other for s in sources)
@@ -82,7 +160,7 @@ def float_nodes(proto: onnx.ModelProto) -> list[str]:
     return keep_float
 
 
-def training_frames(data: Path, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def training_frames(data: Path, count: int, seed: int) -> Iterator[View]:
     """Views and tiles as training draws them, in turn: (image uint8 (N, N, 3), mask bool (N, N))."""
     from training.data.ground import naip_places, split
     from training.data.pairs import draw_pair

@@ -59,7 +59,13 @@ class TrackConfig:
     """The gate, the filter and its states."""
 
     acceleration_noise_mps2: float = 1.0
+    velocity_use: str = "auto"  # of telemetry; auto: measured in a replay, inertial live (`onboard.track.velocity`)
     velocity_noise_mps: float = 0.6  # of the velocity that telemetry gives, per axis
+    increment_noise_mps2: float = 0.2  # of its changes, where no fix comes: their error grows as this times root time
+    inertial_noise_mps2: float = 0.1  # of the IMU's accelerations: error of velocity grows as this times root time
+    lean_noise_deg: float = 0.035  # of what its gyroscopes say, degrees per root second
+    lean_sigma_deg: float = 1.0  # of the vehicle's attitude when nothing is known of its error yet
+    fix_bias_m: float = 1.0  # of fixes on one kind of ground together (shadows, relief), where the lean is estimated
     max_speed_mps: float = 40.0  # where no velocity is known
     gate_chi2: float = 13.8  # 99.9 % of two dimensions
     acquire_fixes: int = 3  # fixes that must agree before the first is published
@@ -70,8 +76,46 @@ class TrackConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    backend: str = "onnxruntime"
-    threads: int = 2
+    """What runs the model."""
+
+    backend: str = "auto"  # tensorrt, onnxruntime (on the CPU), or auto: TensorRT where an engine was built for it
+    threads: int = 2  # of ONNX Runtime on the CPU
+    folder: str = ""  # of TensorRT engines; empty: beside the model
+    build_missing: bool = False  # build an engine that is missing or does not fit: takes minutes, before the flight
+    dla_core: int = -1  # deep learning accelerator of an Orin; -1: GPU alone
+
+
+@dataclass(frozen=True)
+class LinkConfig:
+    """What the flight controller is told, and whom it is believed from."""
+
+    profile: str = "auto"  # by what the vehicle says it is; or a name of `onboard.mavlink.profile.PROFILES`
+    system_id: int = 1  # the vehicle's; 0: of the first autopilot that is heard
+    rate_hz: float = 10.0  # of the messages; below 4 Hz ArduPilot calls the source unhealthy
+    latency_ms: float = 150.0  # every message tells of a moment so long ago: what VISO_DELAY_MS is set to
+    silent_after_s: float = 5.0  # since the last real fix; nothing is told then
+    correlation_s: float = 5.0  # errors of fixes last so long: the vehicle must not average messages that share them
+    signing_key_file: str = ""  # empty: unsigned
+    set_origin: bool = True  # where the vehicle has none
+    switch_source_set: int = 0  # EKF source set (1 to 3) to switch to when GPS is lost or lies; 0: never
+    gps_disagreement_m: float = 30.0  # further apart than this and than both claim: spoofing
+
+    def __post_init__(self) -> None:
+        for name, least, most in LINK_LIMITS:
+            value = getattr(self, name)
+            if not least <= value <= most:  # NaN is refused as well
+                raise ConfigError(f"config key link.{name}", value, f"{least:g} to {most:g}")
+
+
+LINK_LIMITS = (
+    ("system_id", 0, 255),
+    ("rate_hz", 1, 100),
+    ("latency_ms", 0, 1000),
+    ("silent_after_s", 0.1, 60),
+    ("correlation_s", 0, 60),
+    ("switch_source_set", 0, 3),
+    ("gps_disagreement_m", 1, 10_000),
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +125,7 @@ class Config:
     fix: FixConfig = field(default_factory=FixConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

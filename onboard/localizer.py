@@ -14,6 +14,7 @@ from onboard.camera import CameraModel
 from onboard.config import Config
 from onboard.engine import Engine
 from onboard.match.evidence import Confidence
+from onboard.match.heatmap import Heatmap
 from onboard.match.locate import Located, Locator, Search, Stopwatch
 from onboard.records import Estimate, Fix, Frame, Reason, Rejected, State, Step, Telemetry
 from onboard.rectify import Rectifier
@@ -47,11 +48,13 @@ class Localizer:
         self._began_ns: int | None = None
         self._last_ns: int | None = None
         self._last_thumbnail: bytes | None = None
+        self.heatmap: Heatmap | None = None  # of the last step, for pictures only
 
     def step(self, frame: Frame | None, telemetry: Telemetry | Reason, captured_at_ns: int, source: str = "") -> Step:
         """Localize one frame. `telemetry` is a reason where there is none for this instant."""
         watch = Stopwatch()
         began = time.perf_counter()
+        self.heatmap = None
         velocity = None
         if isinstance(telemetry, Telemetry) and telemetry.velocity_ned_mps is not None:
             velocity = np.array([telemetry.velocity_ned_mps[1], telemetry.velocity_ned_mps[0]])
@@ -60,7 +63,8 @@ class Localizer:
         if reason is Reason.STALE_FRAME:  # its time is not to be trusted: nothing moves
             return self._step(captured_at_ns, source, None, reason, None, watch, began)
         if not self.independent:
-            self.tracker.predict(captured_at_ns, velocity)
+            said = telemetry if isinstance(telemetry, Telemetry) else None
+            self.tracker.predict(captured_at_ns, velocity, said)
         if reason is not None:
             self._no_fix(reason)
             return self._step(captured_at_ns, source, self._estimate(telemetry, None), reason, None, watch, began)
@@ -69,6 +73,7 @@ class Localizer:
 
         self._began_ns = captured_at_ns if self._began_ns is None else self._began_ns
         found = self.locator.locate(frame, telemetry, self._search(telemetry, captured_at_ns), watch)
+        self.heatmap = found.heatmap if isinstance(found, Located) else None
         if self.independent:
             estimate, reason = self._alone(found, telemetry)
         else:
@@ -188,8 +193,8 @@ class Localizer:
             or not math.isfinite(telemetry.height_above_ground_m)
         ):
             return None
-        tilt = telemetry.height_above_ground_m * math.radians(self.confidence.tilt_sigma_deg)
-        return self.tracker.estimate(telemetry, fix, self.confidence.floor_m**2 + tilt**2)
+        tilt_m = telemetry.height_above_ground_m * math.radians(self.confidence.tilt_sigma_deg)
+        return self.tracker.estimate(telemetry, fix, self.confidence.floor_m, tilt_m)
 
     def _step(
         self,

@@ -55,11 +55,25 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Inertia:
+    """Running integrals of the vehicle's IMU: only the difference of two of the same `run` means anything.
+
+    `velocity_enu_mps` (2,): of the accelerations as the vehicle's attitude turns them. `lean_enu_rad` (2,): by how much
+    that attitude was leaned to the east and north beyond what its gyroscopes turned (`onboard.mavlink.inertia`).
+    """
+
+    run: int
+    velocity_enu_mps: tuple[float, float]
+    lean_enu_rad: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Telemetry:
     """What the vehicle says of itself at one instant.
 
     `attitude_quat_wxyz` is ned_from_body of the vehicle's body (x forward, y right, z down). Where
     `heading_known` is false its yaw means nothing and is searched. `velocity_ned_mps` is (3,) or None.
+    `inertia` is there where the vehicle's IMU is heard.
     """
 
     captured_at_ns: int
@@ -67,6 +81,7 @@ class Telemetry:
     height_above_ground_m: float
     heading_known: bool = True
     velocity_ned_mps: tuple[float, float, float] | None = None
+    inertia: Inertia | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from onboard.records import Reason, Telemetry
+from onboard.records import Inertia, Reason, Telemetry
 
 Quaternion = tuple[float, float, float, float]
 T = TypeVar("T")
@@ -88,6 +88,7 @@ class TelemetryBuffer:
         self._attitude: _Series[_Attitude] = _Series()
         self._height: _Series[float] = _Series()
         self._velocity: _Series[tuple[float, ...]] = _Series()
+        self._inertia: _Series[Inertia] = _Series()
 
     def add_attitude(self, t_ns: int, quat_wxyz: Quaternion, heading_known: bool = True) -> None:
         """ned_from_body (forward, right, down) as a unit quaternion; NaN and zeros are kept, and reported."""
@@ -99,9 +100,12 @@ class TelemetryBuffer:
     def add_velocity(self, t_ns: int, velocity_ned_mps: Sequence[float]) -> None:
         self._velocity.add(t_ns, tuple(velocity_ned_mps))
 
+    def add_inertia(self, t_ns: int, inertia: Inertia) -> None:
+        self._inertia.add(t_ns, inertia)
+
     def passed(self, t_ns: int) -> bool:
         """Whether every kind of telemetry that comes at all has reached an instant: `at` will not get better."""
-        series = (self._attitude, self._height, self._velocity)
+        series = (self._attitude, self._height, self._velocity, self._inertia)
         return len(self._attitude) > 0 and all(s.reaches(t_ns) for s in series if len(s))
 
     def at(self, captured_at_ns: int) -> Telemetry | Reason:
@@ -127,6 +131,7 @@ class TelemetryBuffer:
             height_m,
             attitude.older.heading_known and attitude.newer.heading_known,
             self._velocity_at(captured_at_ns),
+            self._inertia_at(captured_at_ns),
         )
 
     def _velocity_at(self, t_ns: int) -> tuple[float, float, float] | None:
@@ -135,6 +140,20 @@ class TelemetryBuffer:
             return None
         north, east, down = (_lerp(a, b, found.share) for a, b in zip(found.older, found.newer, strict=True))
         return (north, east, down) if math.isfinite(north + east + down) else None
+
+    def _inertia_at(self, t_ns: int) -> Inertia | None:
+        """Between two samples of one run; held ones would miss what happened since."""
+        found = self._inertia.around(t_ns, self.max_age_ns)
+        if found is None or found.older.run != found.newer.run or not self._inertia.reaches(t_ns):
+            return None
+        (east, north), (lean_east, lean_north) = (
+            (_lerp(a[0], b[0], found.share), _lerp(a[1], b[1], found.share))
+            for a, b in (
+                (found.older.velocity_enu_mps, found.newer.velocity_enu_mps),
+                (found.older.lean_enu_rad, found.newer.lean_enu_rad),
+            )
+        )
+        return Inertia(found.older.run, (east, north), (lean_east, lean_north))
 
 
 def slerp(older_wxyz: Quaternion, newer_wxyz: Quaternion, share: float) -> Quaternion:

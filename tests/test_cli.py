@@ -22,7 +22,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from onboard.records import Reason
 
-COMMANDS = ("calibrate", "export", "flight", "listen", "map", "render", "replay", "train")
+COMMANDS = ("calibrate", "compare", "export", "flight", "listen", "map", "render", "replay", "train")
 
 
 def pilotage(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -168,6 +168,22 @@ def test_the_same_replay_gives_the_same_bytes(bag: Path, region: Path, tmp_path:
         done("replay", bag, "--map", region, "--out", tmp_path / name, "--independent")
     first, second = ((tmp_path / name / "fixes.csv").read_bytes() for name in ("one", "two"))
     assert first == second
+
+
+def test_many_flights_are_replayed_and_the_broken_one_is_named(
+    bag: Path, folder: Path, region: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(next(bag.glob("*.mcap")).read_bytes()[:5000])
+    ran = pilotage("replay", bag, cut, folder, "--map", region, "--out", tmp_path / "runs")
+    assert ran.returncode == 2
+    assert ran.stdout.splitlines()[-1] == f"Overview: {tmp_path / 'runs' / 'index.html'}"
+    assert [line for line in ran.stderr.splitlines() if line.startswith("pilotage: 1 of 3 flights")] != []
+    told = json.loads((tmp_path / "runs/summary.json").read_text())
+    assert told["flights"][0]["name"] == "cut"
+    assert told["totals"]["frames"] > pictures_in(bag)
+    done("replay", bag, "--map", region, "--out", tmp_path / "alone")
+    assert (tmp_path / "alone/fixes.csv").read_bytes() == (tmp_path / "runs" / bag.name / "fixes.csv").read_bytes()
 
 
 # ---- bad input

@@ -176,7 +176,8 @@ def test_a_model_that_lacks_an_output_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_with_all_it_needs_is_opened(tmp_path: Path) -> None:
     engine = open_engine(tiny_onnx(tmp_path / "tiny.onnx", SIZES))
-    assert (engine.facts.name, engine.facts.view_px, engine.backend) == ("tiny", 64, "onnxruntime")
+    assert (engine.facts.name, engine.facts.view_px) == ("tiny", 64)
+    assert engine.backend.startswith("onnxruntime")
 
 
 def test_an_engine_that_is_not_built_in_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,11 +18,12 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from onboard.camera import CameraModel
-from onboard.errors import CameraError, FlightError
-from onboard.flight import Topics, Truth, open_flight
+from onboard.errors import CameraError, ConfigError, FlightError
+from onboard.flight import Topics, Truth, open_flight, ros
+from onboard.flight.choose import parse_topics
 from onboard.flight.exif import attitude_from_gimbal, attitude_from_xmp, parse_xmp, read_photo
 from onboard.flight.photos import PhotoOptions, flight_from_photos
 from onboard.frames import BODY_FROM_CAMERA_DOWN, euler_from_rotation, rotation_from_euler, rotation_from_quaternion
@@ -375,8 +377,8 @@ def write_bag(
         for topic, logged_at_ns, body in sorted(messages, key=lambda m: m[1]):
             kind = body.__msgtype__
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
-            raw = STORE.serialize_cdr(body, kind)
+                connections[topic] = writer.add_connection(topic, kind, typestore=MORE)
+            raw = MORE.serialize_cdr(body, kind)
             writer.write(
                 connections[topic], logged_at_ns, raw[: len(raw) // 2] if cut == (topic, logged_at_ns) else raw
             )
@@ -591,6 +593,237 @@ def test_topics_can_be_told(tmp_path: Path) -> None:
     assert told.height_above_ground_m == 99.0
     with pytest.raises(FlightError, match=r"no height in .*: /sonar"):
         open_flight(path, topics=Topics(height="/sonar"))
+
+
+def test_topics_are_told_as_part_and_name() -> None:
+    assert parse_topics(["image=/a", "height=/b=c"]) == Topics(image="/a", height="/b=c")
+    for wrong in (["picture=/a"], ["image"], ["image="], ["image=/a", "image=/b"]):
+        with pytest.raises(ConfigError, match="--topic") as raised:
+            parse_topics(wrong)
+        told_in_one_line(raised, "camera_info")
+
+
+def test_topics_told_for_a_flight_folder_are_refused(folder: Path) -> None:
+    with pytest.raises(FlightError, match="leave --topic out"):
+        open_flight(folder, topics=Topics(image="/cam"))
+
+
+def pose(wxyz: tuple[float, ...]) -> Any:
+    origin = message("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0)
+    return message("geometry_msgs/msg/Pose", position=origin, orientation=quaternion(*wxyz))
+
+
+def odometry(at_ns: int, wxyz: tuple[float, ...], flu_mps: tuple[float, ...], yaw_variance: float = 0.0) -> Any:
+    covariance = np.zeros(36)
+    covariance[35] = yaw_variance
+    twist = message("geometry_msgs/msg/Twist", linear=vector(*flu_mps), angular=vector(0, 0, 0))
+    return message(
+        "nav_msgs/msg/Odometry",
+        header=header(at_ns, "odom"),
+        child_frame_id="base_link",
+        pose=message("geometry_msgs/msg/PoseWithCovariance", pose=pose(wxyz), covariance=covariance),
+        twist=message("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=np.zeros(36)),
+    )
+
+
+def test_a_pose_may_tell_the_attitude_but_an_imu_goes_before_it(tmp_path: Path) -> None:
+    topic = "/mavros/local_position/pose"
+    poses = [
+        (topic, at, message("geometry_msgs/msg/PoseStamped", header=header(at - 30 * MS), pose=pose(FACING_NORTH_ENU)))
+        for t, at, _ in toy_messages()
+        if t == IMU
+    ]
+    setpoints = [("/a/setpoint_position/local", at, body) for _, at, body in poses]
+    both = open_flight(write_bag(tmp_path / "both", [*toy_messages(), *poses]))
+    assert IMU in both.facts["attitude"]
+    alone = open_flight(write_bag(tmp_path / "alone", [*without(IMU), *poses, *setpoints]))
+    assert topic in alone.facts["attitude"]
+    assert angles_deg(next(iter(alone.items())).telemetry) == pytest.approx((0, 0, 0), abs=1e-9)
+
+
+@pytest.mark.parametrize(("yaw_variance", "known"), [(0.01, True), (100.0, False)])
+def test_odometry_alone_tells_attitude_and_velocity(tmp_path: Path, yaw_variance: float, known: bool) -> None:
+    told = [
+        ("/odom", at, odometry(at - 30 * MS, FACING_NORTH_ENU, (4.0, -3.0, 1.0), yaw_variance))
+        for t, at, _ in toy_messages()
+        if t == IMU
+    ]
+    flight = open_flight(write_bag(tmp_path / "bag", [*without(IMU, VELOCITY), *told]))
+    telemetry = next(iter(flight.items())).telemetry
+    assert angles_deg(telemetry)[:2] == pytest.approx((0, 0), abs=1e-9)
+    assert isinstance(telemetry, Telemetry)
+    assert telemetry.heading_known is known
+    assert telemetry.velocity_ned_mps == pytest.approx((4, 3, -1))  # forward is north, right is east
+
+
+ALTITUDE_KIND = "mavros_msgs/msg/Altitude"
+PX4_ATTITUDE_KIND = "px4_msgs/msg/VehicleAttitude"
+PX4_LOCAL_KIND = "px4_msgs/msg/VehicleLocalPosition"
+MORE = get_typestore(Stores.ROS2_JAZZY)
+MORE.register(
+    get_types_from_msg(
+        "std_msgs/Header header\nfloat32 monotonic\nfloat32 amsl\nfloat32 local\nfloat32 relative\n"
+        "float32 terrain\nfloat32 bottom_clearance\n",
+        ALTITUDE_KIND,
+    )
+    | get_types_from_msg("uint64 timestamp\nuint64 timestamp_sample\nfloat32[4] q\n", PX4_ATTITUDE_KIND)
+    | get_types_from_msg(
+        "uint64 timestamp\nuint64 timestamp_sample\nbool v_xy_valid\nbool v_z_valid\nfloat32 vx\nfloat32 vy\n"
+        "float32 vz\nfloat32 dist_bottom\nbool dist_bottom_valid\n",
+        PX4_LOCAL_KIND,
+    )
+)
+
+
+def altitude(at_ns: int, clearance_m: float) -> Any:
+    return MORE.types[ALTITUDE_KIND](header(at_ns), 0.0, 500.0, 90.0, 90.0, math.nan, clearance_m)
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize(("clearance_m", "expected_m"), [(61.5, 61.5), (math.nan, 90.0), (-1.0, 90.0)])
+def test_mavros_altitude_is_the_clearance_else_the_height_above_the_start(
+    tmp_path: Path, plugin: StoragePlugin, clearance_m: float, expected_m: float
+) -> None:
+    told = [("/mavros/altitude", at, altitude(at - 30 * MS, clearance_m)) for t, at, _ in toy_messages() if t == HEIGHT]
+    path = write_bag(tmp_path / "bag", [*without(HEIGHT), *told], plugin)
+    telemetry = next(iter(open_flight(path).items())).telemetry
+    assert isinstance(telemetry, Telemetry)
+    assert telemetry.height_above_ground_m == expected_m
+
+
+def px4_messages(clock_ns: int) -> list[Logged]:
+    """Facing east, 5 m/s north, 62 m up; PX4's clock begins at `clock_ns` when the flight does."""
+    messages: list[Logged] = []
+    for t, logged_at_ns, _ in toy_messages():
+        if t == IMU:
+            at_us = (clock_ns + logged_at_ns - 30 * MS - START_NS) // 1000
+            q = np.array([math.sqrt(0.5), 0, 0, math.sqrt(0.5)], np.float32)
+            attitude = MORE.types[PX4_ATTITUDE_KIND](at_us, at_us, q)
+            local = MORE.types[PX4_LOCAL_KIND](at_us, at_us, True, True, 5.0, 0.0, -1.0, 62.0, True)
+            messages.append(("/fmu/out/vehicle_attitude", logged_at_ns, attitude))
+            messages.append(("/fmu/out/vehicle_local_position", logged_at_ns, local))
+    return messages
+
+
+@pytest.mark.parametrize("clock_ns", [START_NS, 5_000_000_000])
+def test_px4_messages_tell_attitude_height_and_velocity(tmp_path: Path, clock_ns: int) -> None:
+    path = write_bag(tmp_path / "bag", [*without(IMU, HEIGHT, VELOCITY), *px4_messages(clock_ns)])
+    telemetry = next(iter(open_flight(path).items())).telemetry
+    assert angles_deg(telemetry) == pytest.approx((0, 0, 90), abs=1e-4)
+    assert isinstance(telemetry, Telemetry)
+    assert telemetry.height_above_ground_m == 62.0
+    assert telemetry.velocity_ned_mps == pytest.approx((5, 0, -1))
+
+
+def test_px4_stamps_count_only_in_our_clock() -> None:
+    ours, since_boot = (m[2] for m in (px4_messages(START_NS)[0], px4_messages(5_000_000_000)[0]))
+    assert ros.stamp_ns(ours, START_NS + 30 * MS) == START_NS
+    assert ros.stamp_ns(since_boot, START_NS + 30 * MS) == START_NS + 30 * MS
+
+
+def test_a_type_that_nobody_describes_is_named(tmp_path: Path) -> None:
+    """An sqlite3 bag without its table of definitions, as Humble writes it."""
+    path = write_bag(
+        tmp_path / "bag", [*without(IMU, HEIGHT, VELOCITY), *px4_messages(START_NS)], StoragePlugin.SQLITE3
+    )
+    with sqlite3.connect(next(path.glob("*.db3"))) as database:
+        database.execute("DELETE FROM message_definitions")
+    with pytest.raises(FlightError) as raised:
+        open_flight(path)
+    told_in_one_line(raised, "/fmu/out/vehicle_attitude", PX4_ATTITUDE_KIND, "MCAP")
+
+
+def test_what_our_own_node_published_is_neither_truth_nor_telemetry(tmp_path: Path) -> None:
+    own = [("/pilotage/fix", at, body) for t, at, body in toy_messages() if t == FIX]
+    own += [("/pilotage/odometry", at, odometry(at, (1, 0, 0, 0), (0, 0, 0))) for _, at, _ in own]
+    own += [("/pilotage/debug_image", at, body) for t, at, body in toy_messages() if t == IMAGE]
+    facts = open_flight(write_bag(tmp_path / "bag", [*without(FIX, VELOCITY), *own])).facts
+    assert set(facts) == {"kind", "image", "camera_info", "attitude", "height", "mount"}
+    assert IMAGE in facts["image"]
+
+
+def test_images_of_a_second_camera_on_the_topic_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def from_two(i: int) -> Any:
+        at_ns = START_NS + (150 + 500 * i) * MS
+        return image(at_ns, jpeg(i)) if i != 1 else stamped(image(at_ns, jpeg(i)), header(at_ns, "thermal"))
+
+    path = write_bag(tmp_path / "bag", changed(IMAGE, from_two))
+    flight = open_flight(path)
+    assert "notes" not in flight.facts
+    times = [item.captured_at_ns - START_NS for item in flight.items()]
+    assert times == [t * MS for t in (150, 1150, 1650)]
+    assert flight.facts["notes"] == "image of another camera, frame_id 'thermal', left out (1)"
+    assert len([r for r in caplog.records if "thermal" in r.message]) == 1
+    list(flight.items())
+    assert flight.facts["notes"].endswith("(1)")  # counted anew
+
+
+def test_images_that_change_their_size_are_told(tmp_path: Path) -> None:
+    made = changed(IMAGE, lambda i: image(START_NS + (150 + 500 * i) * MS, jpeg(i, (64, 48) if i < 2 else (32, 24))))
+    flight = open_flight(write_bag(tmp_path / "bag", made))
+    assert len(list(flight.items())) == 4
+    assert flight.facts["notes"] == "image of another size, 32x24 (2)"
+
+
+def stamped(body: Any, new_header: Any) -> Any:
+    body.header = new_header
+    return body
+
+
+def test_a_stamp_of_zero_is_the_time_of_logging_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = [(t, at, stamped(body, header(0, "optical")) if t == IMAGE else body) for t, at, body in toy_messages()]
+    flight = open_flight(write_bag(tmp_path / "bag", made))
+    times = [item.captured_at_ns - START_NS for item in flight.items()]
+    assert times == [t * MS for t in (150, 650, 1150, 1650)]
+    assert "stamp of zero" in flight.facts["notes"]
+    assert flight.facts["notes"].endswith("(4)")
+    assert len([r for r in caplog.records if "stamp of zero" in r.message]) == 1
+
+
+def raw_image(at_ns: int, encoding: str, pixels: np.ndarray) -> Any:
+    return message(
+        "sensor_msgs/msg/Image",
+        header=header(at_ns, "optical"),
+        height=48,
+        width=64,
+        encoding=encoding,
+        is_bigendian=0,
+        step=pixels.size // 48,
+        data=pixels.ravel(),
+    )
+
+
+def test_an_encoding_that_is_not_read_is_named_with_those_that_are(tmp_path: Path) -> None:
+    depth = np.zeros((48, 128), np.uint8)
+    made = [
+        ("/camera/image_raw", at, raw_image(at, "16UC1", depth)) if t == IMAGE else (t, at, body)
+        for t, at, body in toy_messages()
+    ]
+    with pytest.raises(FlightError) as raised:
+        open_flight(write_bag(tmp_path / "bag", made))
+    told_in_one_line(raised, "/camera/image_raw", "16UC1", "bgr8", "--topic")
+
+
+def test_a_compressed_format_that_is_not_read_is_named(tmp_path: Path) -> None:
+    def h264(i: int) -> Any:
+        body = image(START_NS + (150 + 500 * i) * MS, np.arange(80, dtype=np.uint8))
+        body.format = "h264"
+        return body
+
+    with pytest.raises(FlightError) as raised:
+        open_flight(write_bag(tmp_path / "bag", changed(IMAGE, h264)))
+    told_in_one_line(raised, IMAGE, "h264", "JPEG")
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns_keep_their_colours(pattern: str) -> None:
+    rgb = {"r": 200, "g": 120, "b": 40}
+    cell = np.array([rgb[c] for c in pattern], np.uint8).reshape(2, 2)
+    bgr = ros.image_bgr(raw_image(START_NS, f"bayer_{pattern}8", np.tile(cell, (24, 32))), ros.IMAGE)
+    assert bgr is not None
+    np.testing.assert_array_equal(bgr[10, 10], [40, 120, 200])
 
 
 @pytest.mark.parametrize("compressed", [False, True])

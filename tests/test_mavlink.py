@@ -19,22 +19,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pymavlink.dialects.v20 import common as mav
+from pymavlink.dialects.v20 import ardupilotmega as mav
 
-from onboard.errors import LinkError
+from onboard.config import Config, merge
+from onboard.errors import ConfigError, LinkError
 from onboard.frames import MapFrame, quaternion_from_euler
-from onboard.mavlink import ListenerProcess, MavlinkLink, Withheld, messages, profile_named, verify
-from onboard.mavlink.link import _Pace
+from onboard.mavlink import ListenerProcess, MavlinkLink, Withheld, commands, messages, profile_named, verify
+from onboard.mavlink.autopilot import Autopilot
 from onboard.mavlink.listener import Listener
 from onboard.mavlink.place import Home, Reference
-from onboard.mavlink.profile import PROFILES
+from onboard.mavlink.profile import PROFILES, profile_for
 from onboard.mavlink.received import Received, decode, read_csv
+from onboard.mavlink.sender import Pace, PacedSender
 from onboard.mavlink.transport import Address, open_transport, parse_address
 from onboard.records import Estimate, Telemetry
 
 LATITUDE, LONGITUDE, ALTITUDE = 47.3977419, 8.5455938, 488.1
 START_NS = 1_760_000_000_123_456_789  # 2025-10-09 08:53:20.123456789 UTC, a Thursday
 EAST_M, NORTH_M = 20.0, 10.0
+# The same place in ArduPilot's metres, whose degree is that of a sphere of 6,378,100 m; the ellipsoid's radii of
+# curvature at this latitude are 6,370,064 m along the meridian and 6,389,735 m across.
+FLAT_NORTH_M, FLAT_EAST_M = 10.0 * 6_378_100 / 6_370_064, 20.0 * 6_378_100 / 6_389_735
 FLOAT32 = 2.0**-23
 
 
@@ -89,7 +94,7 @@ def test_odometry_of_a_vehicle_north_east_and_up_that_flies_east_with_its_nose_t
     message = over_the_wire(messages.odometry(estimate(), telemetry(), reference(), reset_counter=3))
     assert (message.frame_id, message.child_frame_id) == (20, 12)
     assert message.time_usec == START_NS // 1000
-    assert [message.x, message.y, message.z] == pytest.approx([10.0, 20.0, -50.0], abs=0.006)  # the origin is degE7
+    assert [message.x, message.y, message.z] == pytest.approx([FLAT_NORTH_M, FLAT_EAST_M, -50.0], abs=0.006)  # of degE7
     assert [message.vx, message.vy, message.vz] == pytest.approx([5.0, 0.0, 0.0], abs=1e-6)
     assert message.q == pytest.approx([math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)], abs=1e-6)
     assert message.quality == 99
@@ -124,8 +129,8 @@ def test_an_unknown_vertical_speed_is_zero_for_a_nan_would_spread_over_all_axes(
 def test_pose_covariance_has_north_before_east_and_numbers_where_the_firmware_limits_them() -> None:
     upper = over_the_wire(messages.odometry(estimate(), telemetry(), reference())).pose_covariance
     assert len(upper) == 21
-    assert (upper[0], upper[1], upper[6]) == (9.0, 1.5, 4.0)
-    assert upper[11] == 1.0
+    assert (upper[1] / upper[0], upper[6] / upper[0]) == pytest.approx((1.5 / 9.0, 4.0 / 9.0), rel=1e-6)
+    assert upper[11] / upper[0] == pytest.approx(1.0 / 9.0, rel=1e-6)
     assert [upper[15], upper[18], upper[20]] == pytest.approx([math.pi**2 / 3] * 3, rel=FLOAT32)
     known = {0, 1, 6, 11, 15, 18, 20}
     assert all(math.isnan(value) == (index not in known) for index, value in enumerate(upper))
@@ -146,7 +151,7 @@ def test_no_velocity_and_no_covariance_are_nan_while_the_position_stays() -> Non
     assert all(math.isnan(v) for v in (message.vx, message.vy, message.vz))
     assert math.isnan(message.pose_covariance[0])
     assert math.isnan(message.velocity_covariance[0])
-    assert message.x == pytest.approx(10.0, abs=0.006)
+    assert message.x == pytest.approx(FLAT_NORTH_M, abs=0.006)
 
 
 @pytest.mark.parametrize(
@@ -191,19 +196,17 @@ def test_positions_are_counted_from_the_rounded_origin_so_that_they_decode_to_th
 
 
 def test_float32_costs_less_than_a_millimetre_at_ten_kilometres() -> None:
-    home = Home.at(LATITUDE, LONGITUDE)
-    east_north = np.array([9000.1234, 9000.9877])
-    message = over_the_wire(
-        messages.odometry(estimate(position_enu_m=east_north), telemetry(), Reference(home, home.frame))
-    )
-    assert np.abs(np.array([message.y, message.x]) - east_north).max() <= 2.0**-11
+    message = messages.odometry(estimate(position_enu_m=np.array([9000.1234, 9000.9877])), telemetry(), reference())
+    heard = over_the_wire(message)
+    assert math.hypot(message.x, message.y) > 10_000
+    assert (heard.x, heard.y) == pytest.approx((message.x, message.y), abs=2.0**-11)
 
 
 def test_estimates_in_another_frame_than_the_origins_are_carried_over() -> None:
-    anchor, home = MapFrame(47.41, 8.56), Home.at(LATITUDE, LONGITUDE)
-    north, east = Reference(home, anchor).north_east_m(np.array([0.0, 0.0]))
-    assert (north, east) == pytest.approx(tuple(home.frame.enu_from_geodetic(47.41, 8.56)[::-1]), abs=1e-6)
-    assert north == pytest.approx((47.41 - LATITUDE) * 111_180, rel=1e-3)
+    north, east = Reference(Home.at(LATITUDE, LONGITUDE), MapFrame(47.41, 8.56)).north_east_m(np.array([0.0, 0.0]))
+    assert north == pytest.approx((47.41 - LATITUDE) * math.radians(6_378_100), abs=0.01)
+    middle = math.radians((47.41 + LATITUDE) / 2)
+    assert east == pytest.approx((8.56 - LONGITUDE) * math.radians(6_378_100) * math.cos(middle), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_estimates_in_another_frame_than_the_origins_are_carried_over() -> None:
 )
 def test_a_place_survives_the_wire_anywhere(latitude: float, longitude: float) -> None:
     home = Home.at(latitude, longitude, 12.3456)
-    origin = over_the_wire(messages.set_gps_global_origin(home, 5))
+    origin = over_the_wire(commands.set_gps_global_origin(home, 5))
     assert Home(origin.latitude, origin.longitude, origin.altitude) == home
     assert (home.latitude_deg, home.longitude_deg) == pytest.approx((latitude, longitude), abs=5.1e-8)
     assert home.altitude_mm == 12346
@@ -229,7 +232,7 @@ def test_an_origin_that_is_not_on_earth_is_refused() -> None:
 
 
 def test_the_heartbeat_is_that_of_an_onboard_controller_without_autopilot() -> None:
-    beat = over_the_wire(messages.heartbeat())
+    beat = over_the_wire(commands.heartbeat())
     assert (beat.type, beat.autopilot, beat.get_srcComponent()) == (18, 8, 197)
 
 
@@ -269,10 +272,12 @@ def test_global_position_sensor_says_when_it_left_and_how_old_it_is() -> None:
 
 def test_vision_position_estimate_is_local_ned_with_the_vehicles_own_angles() -> None:
     message = over_the_wire(messages.vision_position_estimate(estimate(), telemetry(3.0, -4.0, 90.0), reference()))
-    assert [message.x, message.y, message.z] == pytest.approx([10.0, 20.0, -50.0], abs=0.006)
+    assert [message.x, message.y, message.z] == pytest.approx([FLAT_NORTH_M, FLAT_EAST_M, -50.0], abs=0.006)
     angles = [math.degrees(a) for a in (message.roll, message.pitch, message.yaw)]
     assert angles == pytest.approx([3.0, -4.0, 90.0], abs=1e-4)
-    assert (message.covariance[0], message.covariance[1], message.covariance[6]) == (9.0, 1.5, 4.0)
+    assert message.covariance[:12] == pytest.approx(
+        messages.odometry(estimate(), telemetry(), reference()).pose_covariance[:12], rel=1e-6, nan_ok=True
+    )
 
 
 # --- the link ---------------------------------------------------------------------------------------------------
@@ -302,7 +307,7 @@ class Wire:
 
 def wired(**options: object) -> tuple[Wire, MavlinkLink]:
     wire = Wire()
-    link = MavlinkLink(wire, **options)
+    link = MavlinkLink(PacedSender(wire, 7, 197), **options)
     link.set_origin(LATITUDE, LONGITUDE, ALTITUDE)
     return wire, link
 
@@ -360,8 +365,37 @@ def test_the_reset_counter_grows_only_when_the_position_jumped_on_purpose() -> N
     assert [m.reset_counter for m in wire.messages()[1:]] == [0, 0, 1, 1, 2, 3]
 
 
+@pytest.mark.parametrize("unknown", [(0, 0), (0, 1), (1, 1)])
+def test_an_error_that_nobody_knows_is_not_told_as_none(unknown: tuple[int, int]) -> None:
+    covariance = estimate().covariance.copy()
+    covariance[unknown] = math.nan
+    _, link = wired()
+    assert not link.send(estimate(covariance=covariance), telemetry())
+    assert link.withheld == {Withheld.NOT_FINITE: 1}
+
+
+def test_what_is_told_first_after_the_position_was_lost_is_a_jump_on_purpose() -> None:
+    wire, link = wired()
+
+    def tick(number: int) -> None:
+        link.send(estimate(valid_at_ns=START_NS + number), telemetry())
+
+    link.lose()  # nothing was told yet: the first place is no jump
+    tick(0)
+    link.lose()
+    link.lose()
+    tick(1)
+    tick(2)
+    wire.open = False
+    link.lose()
+    tick(3)
+    wire.open = True
+    tick(4)
+    assert [m.reset_counter for m in wire.messages()[1:]] == [0, 1, 1, 2]
+
+
 def test_the_heartbeat_goes_once_a_second() -> None:
-    wire, link = wired(source_system=7)
+    wire, link = wired()
     beats = [link.heartbeat(START_NS + k * 250_000_000) for k in range(9)]
     assert beats == [True, False, False, False, True, False, False, False, True]
     assert link.sent["HEARTBEAT"] == 3
@@ -381,6 +415,146 @@ def test_every_profile_sends_the_messages_it_says(name: str) -> None:
     assert fix.time_usec == START_NS // 1000
 
 
+class VehicleClock:
+    """From our time to a vehicle's that was switched on `boot_ns`; None while nobody knows it."""
+
+    def __init__(self, boot_ns: int | None) -> None:
+        self.boot_ns = boot_ns
+
+    def __call__(self, ours_ns: int) -> int | None:
+        return None if self.boot_ns is None else ours_ns - self.boot_ns
+
+
+TICK_NS = 100_000_000
+
+
+def test_local_messages_are_stamped_in_the_vehicles_clock_and_only_while_it_is_known() -> None:
+    clock = VehicleClock(None)
+    wire, link = wired(stamp=clock)
+    assert not link.send(estimate(), telemetry())
+    assert link.withheld == {Withheld.NO_SYNC: 1}
+    clock.boot_ns = START_NS - 75_000_000_000
+    assert link.send(estimate(), telemetry())
+    assert wire.messages()[-1].time_usec == 75_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "time_usec"),
+    [
+        ("ardupilot-odometry", 75_000_000),
+        ("ardupilot-vision", 75_000_000),
+        ("ardupilot-gps-input", START_NS // 1000),
+        ("px4-odometry", START_NS // 1000),
+        ("px4-global-position", START_NS // 1000),
+    ],
+)
+def test_each_profile_has_its_clock_and_all_wait_for_synchronization(name: str, time_usec: int) -> None:
+    clock = VehicleClock(START_NS - 75_000_000_000)
+    wire, link = wired(profile=profile_named(name), stamp=clock)
+    assert link.send(estimate(), telemetry())
+    assert decode(wire.messages()[-1], link.origin).time_usec == time_usec
+    clock.boot_ns = None
+    assert not link.send(estimate(valid_at_ns=START_NS + TICK_NS), telemetry())
+    assert link.withheld == {Withheld.NO_SYNC: 1}
+
+
+def test_stamps_never_go_back_a_little_and_begin_anew_after_a_restart() -> None:
+    clock = VehicleClock(START_NS - 75_000_000_000)
+    wire, link = wired(stamp=clock)
+
+    def tick(number: int) -> bool:
+        return link.send(estimate(valid_at_ns=START_NS + number * TICK_NS), telemetry())
+
+    assert tick(0)
+    clock.boot_ns += 250_000_000  # set anew: a quarter of a second back
+    assert [tick(number) for number in (1, 2, 3)] == [False, False, True]
+    assert link.withheld == {Withheld.STALE: 2}
+    clock.boot_ns = START_NS + 2 * TICK_NS  # it restarted
+    assert tick(4)
+    assert [m.time_usec for m in wire.messages()[1:]] == [75_000_000, 75_050_000, 200_000]
+
+
+def test_nothing_is_told_of_the_time_before_the_vehicle_was_switched_on() -> None:
+    _, link = wired(stamp=VehicleClock(START_NS + 1))
+    assert not link.send(estimate(), telemetry())
+    assert link.withheld == {Withheld.STALE: 1}
+
+
+def test_a_profile_that_is_chosen_later_keeps_the_origin_and_brings_its_globe() -> None:
+    wire, link = wired()
+    link.profile = profile_named("px4-odometry")
+    assert link.send(estimate(), telemetry())
+    fix = decode(wire.messages()[-1], link.origin)
+    assert frame().enu_from_geodetic(fix.latitude_deg, fix.longitude_deg) == pytest.approx([EAST_M, NORTH_M], abs=1e-3)
+    assert wire.messages()[-1].x == pytest.approx(10.0 * 6_371_000 / 6_370_064, abs=0.006)
+
+
+def test_the_vehicles_own_origin_is_used_and_not_sent_back() -> None:
+    wire = Wire()
+    link = MavlinkLink(PacedSender(wire, 1, 197))
+    link.use_origin(Home.at(LATITUDE + 0.001, LONGITUDE, 12.0), frame())
+    assert wire.packets == []
+    assert link.send(estimate(), telemetry())
+    assert wire.messages()[0].x == pytest.approx(FLAT_NORTH_M - 111.317, abs=0.01)
+
+
+def test_a_reset_is_a_command_in_the_vehicles_time_and_needs_it() -> None:
+    wire, link = wired(stamp=VehicleClock(START_NS - 75_000_000_000), target_system=9)
+    assert link.reset(estimate(), START_NS + 150_000_000)
+    command = wire.messages()[-1]
+    assert (command.target_system, command.target_component, command.command) == (9, 1, 43003)
+    assert (command.param1, command.param2) == pytest.approx((75.0, 0.15))
+    _, blind = wired()
+    assert not blind.reset(estimate(), START_NS)
+    assert blind.withheld == {Withheld.NO_SYNC: 1}
+    assert not link.reset(estimate(position_enu_m=np.array([math.nan, 0.0])), START_NS)
+    wire.open = False
+    assert not link.reset(estimate(), START_NS)
+    assert link.withheld == {Withheld.NOT_FINITE: 1, Withheld.NO_ROOM: 1}
+
+
+@pytest.mark.parametrize(
+    ("autopilot", "name"), [(Autopilot.ARDUPILOT, "ardupilot-odometry"), (Autopilot.PX4, "px4-global-position")]
+)
+def test_the_profile_follows_from_what_the_vehicle_says_it_is(autopilot: Autopilot, name: str) -> None:
+    assert profile_for(autopilot).name == name
+
+
+@pytest.mark.parametrize("autopilot", [Autopilot.OTHER, Autopilot.UNKNOWN])
+def test_an_unknown_autopilot_needs_a_profile_by_name(autopilot: Autopilot) -> None:
+    with pytest.raises(LinkError, match=r"INAV 8.*ardupilot-odometry.*px4-odometry"):
+        profile_for(autopilot, "INAV 8")
+    assert profile_for(autopilot, wanted="ardupilot-gps-input").name == "ardupilot-gps-input"
+
+
+def test_a_profile_of_the_other_firmware_is_refused_with_those_that_fit() -> None:
+    with pytest.raises(LinkError, match=r"ArduCopter 4\.6\.1.*expected auto, ardupilot-odometry") as caught:
+        profile_for(Autopilot.ARDUPILOT, "ArduCopter 4.6.1", "px4-odometry", 50.0)
+    assert "px4-global-position" not in str(caught.value)
+    assert profile_for(Autopilot.ARDUPILOT, wanted="ardupilot-vision").name == "ardupilot-vision"
+
+
+def test_external_vision_of_px4_is_refused_below_the_rate_that_it_needs() -> None:
+    with pytest.raises(LinkError, match=r"rate_hz.*10.*at least 30"):
+        profile_for(Autopilot.PX4, wanted="px4-odometry", rate_hz=10.0)
+    assert profile_for(Autopilot.PX4, wanted="px4-odometry", rate_hz=30.0).name == "px4-odometry"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rate_hz", 0.0),
+        ("latency_ms", -1.0),
+        ("silent_after_s", math.nan),
+        ("switch_source_set", 4),
+        ("system_id", 256),
+    ],
+)
+def test_a_link_setting_out_of_range_is_named(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"link\.{key}"):
+        merge(Config(), {"link": {key: value}})
+
+
 def test_a_profile_that_needs_a_calendar_withholds_boot_time_stamps() -> None:
     _, link = wired(profile=profile_named("ardupilot-gps-input"))
     assert not link.send(estimate(valid_at_ns=5_000_000_000), telemetry())
@@ -389,7 +563,7 @@ def test_a_profile_that_needs_a_calendar_withholds_boot_time_stamps() -> None:
 
 def test_an_estimate_without_an_origin_is_an_error() -> None:
     with pytest.raises(LinkError, match="set_origin"):
-        MavlinkLink(Wire()).send(estimate(), telemetry())
+        MavlinkLink(PacedSender(Wire(), 1, 197)).send(estimate(), telemetry())
 
 
 def test_an_unknown_profile_names_those_there_are() -> None:
@@ -492,7 +666,7 @@ def test_udpin_withholds_until_a_peer_has_spoken() -> None:
 
 
 def test_the_pace_lets_a_burst_through_and_then_holds_the_rate() -> None:
-    bucket = _Pace(20, 1000.0)
+    bucket = Pace(20, 1000.0)
     began = time.monotonic()
     for _ in range(20):
         bucket.wait()
@@ -684,14 +858,14 @@ class PacketSource:
     ids=["whole", "gap", "gap over the wrap", "twice", "overtaken"],
 )
 def test_losses_show_as_gaps_of_the_numbering(tmp_path: Path, order, lost: int, out_of_order: int) -> None:
-    source = PacketSource(*[messages.heartbeat()] * 300).keep(*order)
+    source = PacketSource(*[commands.heartbeat()] * 300).keep(*order)
     received = Listener(source, tmp_path / "r.csv").finish(quiet_s=0)
     assert received.by_name == {"HEARTBEAT": len(list(order))}
     assert (received.lost, received.out_of_order) == (lost, out_of_order)
 
 
 def test_garbage_is_counted_and_harms_nothing(tmp_path: Path) -> None:
-    good = messages.heartbeat()
+    good = commands.heartbeat()
     broken = bytearray(good.pack(mav.MAVLink(None)))
     broken[-1] ^= 0xFF
     source = PacketSource(good, b"\x00\x01garbage", bytes(broken), good, struct.pack("<10f", *[math.nan] * 10), good)
@@ -703,7 +877,7 @@ def test_garbage_is_counted_and_harms_nothing(tmp_path: Path) -> None:
 def test_a_peer_that_never_stops_sending_cannot_hold_the_listener(tmp_path: Path) -> None:
     class Endless(PacketSource):
         def read(self, timeout_s: float) -> bytes:
-            return messages.heartbeat().pack(mav.MAVLink(None))
+            return commands.heartbeat().pack(mav.MAVLink(None))
 
     began = time.monotonic()
     received = Listener(Endless(), tmp_path / "r.csv").finish(quiet_s=5.0, limit_s=0.2)

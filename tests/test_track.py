@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from onboard.config import Config, TrackConfig
+from onboard.errors import ConfigError
 from onboard.records import Fix, Reason, State
 from onboard.track.acquire import Acquisition
 from onboard.track.filter import Filter
 from onboard.track.tracker import Tracker
+from onboard.track.velocity import VelocityUse, velocity_use, when_live
 
 STEP_NS = 500_000_000
 VELOCITY = np.array([12.0, -5.0])
@@ -242,14 +244,14 @@ def test_errors_that_do_not_average_out_are_added_to_what_is_told() -> None:
 
     tracker = tracking()
     telemetry = Telemetry(2 * STEP_NS, (1.0, 0, 0, 0), 80.0)
-    plain = tracker.estimate(telemetry, fix_at(truth(2), 2), 0.0)
-    wider = tracker.estimate(telemetry, None, 4.0)
+    plain = tracker.estimate(telemetry, fix_at(truth(2), 2), 0.0, 0.0)
+    wider = tracker.estimate(telemetry, None, 1.2, 1.6)
     assert plain is not None
     assert wider is not None
     np.testing.assert_allclose(wider.covariance - plain.covariance, np.diag([4.0, 4.0, 0, 0]))
     assert (plain.valid_at_ns, plain.height_above_ground_m, plain.heading_rad) == (2 * STEP_NS, 80.0, 0.3)
     assert np.isnan(wider.heading_rad)
-    assert Tracker(Config()).estimate(telemetry, None, 0.0) is None
+    assert Tracker(Config()).estimate(telemetry, None, 0.0, 0.0) is None
 
 
 def test_the_same_fixes_twice_make_the_same_belief() -> None:
@@ -258,3 +260,61 @@ def test_the_same_fixes_twice_make_the_same_belief() -> None:
     assert second.filter is not None
     assert first.filter.state.tobytes() == second.filter.state.tobytes()
     assert first.filter.covariance.tobytes() == second.filter.covariance.tobytes()
+
+
+# ---- what of the vehicle's own velocity is believed
+
+
+def following(use: str, seconds: float, fixes_until_s: float, bias_mps: float = 0.0) -> tuple[Tracker, float]:
+    """A tracker over a vehicle that takes up 6 m/s east in two seconds, and its largest error while fixes came.
+
+    The vehicle's own velocity is wrong by `bias_mps` to the north; fixes are true, two a second.
+    """
+    tracker, worst = Tracker(Config(track=TrackConfig(velocity_use=use, coast_s=30.0))), 0.0
+    east, speed = 0.0, 0.0
+    for k in range(-40, int(2 * seconds) + 1):  # 20 s to settle in
+        before, speed = speed, float(np.clip(3.0 * k * 0.5, 0.0, 6.0))
+        east += 0.5 * (before + speed) / 2
+        at_ns, velocity, place = (k + 50) * STEP_NS, np.array([speed, bias_mps]), np.array([east, 0.0])
+        fix = fix_at(place, k + 50)
+        if tracker.filter is None:
+            tracker.acquire(at_ns, [fix], velocity)
+            continue
+        tracker.predict(at_ns, velocity)
+        if tracker.filter is None:
+            break
+        lit = 0.5 * k <= fixes_until_s
+        if lit and k >= 0:
+            worst = max(worst, float(np.linalg.norm(tracker.filter.state[:2] - place)))
+        tracker.update(fix if lit else None, None if lit else Reason.NO_IMAGE)
+    return tracker, worst
+
+
+def test_changes_of_velocity_carry_the_track_through_a_manoeuvre() -> None:
+    with_changes, without = following("increment", 4.0, 4.0)[1], following("none", 4.0, 4.0)[1]
+    assert with_changes < 0.1 < 0.5 < without
+
+
+def test_a_bias_of_the_velocity_does_not_come_through_its_changes() -> None:
+    changes, itself = (following(use, 20.0, 20.0, bias_mps=1.0)[1] for use in ("increment", "measured"))
+    assert changes < 0.1 < 0.4 < itself
+
+
+def test_without_fixes_the_vehicles_velocity_carries_on_and_the_doubt_covers_its_bias() -> None:
+    tracker, _ = following("increment", 30.0, 10.0, bias_mps=0.6)
+    assert tracker.filter is not None
+    drift = abs(float(tracker.filter.state[1]))
+    assert 2.0 < drift < 2 * float(np.sqrt(tracker.filter.covariance[1, 1])) < 60.0
+    assert following("none", 30.0, 10.0)[0].filter is None  # too doubtful to be carried so far
+
+
+def test_auto_is_the_velocity_itself_in_a_replay_and_inertia_live() -> None:
+    assert velocity_use(Config().track.velocity_use) is VelocityUse.MEASURED
+    assert when_live(Config()).track.velocity_use == "inertial"
+    chosen = Config(track=TrackConfig(velocity_use="none"))
+    assert when_live(chosen) is chosen
+
+
+def test_an_unknown_use_of_the_velocity_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"track\.velocity_use: often; expected one of auto, measured"):
+        Tracker(Config(track=TrackConfig(velocity_use="often")))

@@ -204,7 +204,7 @@ class HandEngine:
         grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.2)
         inside = cv2.erode(mask.astype(np.uint8), np.ones((9, 9), np.uint8), borderValue=1)
         dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0) * inside, cv2.Sobel(grey, cv2.CV_32F, 0, 1) * inside
-        size = np.sqrt(cv2.magnitude(dx, dy)) + 1e-3
+        size = np.sqrt(np.sqrt(dx * dx + dy * dy)) + 1e-3
         turns = np.arange(8) * (2 * math.pi / 8)
         along = dx[..., None] * np.cos(turns).astype(np.float32) + dy[..., None] * np.sin(turns).astype(np.float32)
         bins = np.clip(along / (size**2)[..., None], 0, None) ** 2 * size[..., None]

@@ -11,25 +11,37 @@ from onboard.config import EngineConfig
 from onboard.engine.base import INPUTS, OUTPUTS, Embeddings, ModelFacts
 from onboard.errors import EngineError
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def fastest_provider() -> str:
+    """CUDA where this build of ONNX Runtime has it, else the CPU."""
+    return CUDA if CUDA in onnxruntime.get_available_providers() else CPU
+
 
 class OnnxEngine:
-    """One session, a fixed number of threads, so that the same file gives the same numbers on one machine."""
+    """One session, a fixed number of threads, so that the same file gives the same numbers on one machine.
 
-    backend = "onnxruntime"
+    `why` is told in `backend`: what kept TensorRT out.
+    """
 
-    def __init__(self, path: Path, config: EngineConfig = EngineConfig()) -> None:
+    def __init__(self, path: Path, config: EngineConfig = EngineConfig(), provider: str = CPU, why: str = "") -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = config.threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=[*dict.fromkeys((provider, CPU))]
+            )
         except Exception as error:  # onnxruntime raises bare classes of its own, none documented
             first = str(error).splitlines()[0]
             raise EngineError(
                 "unreadable model", f"{path} ({first})", "an ONNX file", "copy or export it again"
             ) from error
+        on_cuda = self._session.get_providers()[0] == CUDA  # it falls back by itself where CUDA is only half there
+        self.backend = "onnxruntime" + (" on CUDA" if on_cuda else "") + (f" ({why})" if why else "")
         self.facts = ModelFacts.from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         names = {value.name for value in self._session.get_inputs()}, {o.name for o in self._session.get_outputs()}
         if not set(INPUTS) <= names[0] or not set(OUTPUTS) <= names[1]:

@@ -6,67 +6,34 @@ a frame waits until all telemetry has passed its capture time, at most a second 
 
 from __future__ import annotations
 
-import heapq
-import importlib
 import logging
-import sqlite3
-import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.rosbag2 import ReaderError
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_typestore
+from rosbags.highlevel import AnyReader
 
 from onboard.camera import CameraModel
 from onboard.config import RectifyConfig
 from onboard.errors import CameraError, FlightError
 from onboard.flight import ros
 from onboard.flight.choose import choose
+from onboard.flight.rosbag import BROKEN, types_without_definitions
 from onboard.flight.source import FlightItem, Topics, Truth
 from onboard.frames import BODY_FROM_CAMERA_DOWN
-from onboard.records import Frame
+from onboard.pairing import Pairing
+from onboard.records import Frame, Reason, Telemetry
 from onboard.telemetry import TelemetryBuffer
 
 _log = logging.getLogger(__name__)
 
 _WAIT_NS = 1_000_000_000
+_FIRST_IMAGES = 10  # of these one at least must be readable
 _TELEMETRY = ("attitude", "height", "velocity")
-
-
-def _zstd_errors() -> Iterator[type[Exception]]:
-    """ZstdError of whichever library this Python's rosbags unpacks chunks with."""
-    for name in ("compression.zstd", "backports.zstd", "zstandard"):
-        try:
-            yield importlib.import_module(name).ZstdError
-        except ModuleNotFoundError:
-            continue
-
-
-# What the readers raise on bytes that are not what they should be, besides their own errors.
-_BROKEN: tuple[type[Exception], ...] = (
-    AnyReaderError,
-    ReaderError,
-    SerdeError,
-    TypesysError,
-    struct.error,
-    sqlite3.Error,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    AssertionError,
-    RuntimeError,  # lz4's
-    *_zstd_errors(),
-)
 
 
 class BagFlight:
@@ -81,14 +48,16 @@ class BagFlight:
                 connections = list(reader.connections)
             chosen = choose(connections, topics, self._path)
             self._topics = {part: (c.topic, c.msgtype) for part, c in chosen.items()}
+            self._check_types(reader)
             self.frame_count = chosen["image"].msgcount
             info, _ = self._first(reader, "camera_info")
             self.camera = self._camera(info)
             attitude, _ = self._first(reader, "attitude")
             self._check_attitude(attitude)
-            self._check_first_image(reader)
+            self._notes: Counter[str] = Counter()
+            self._camera_frame = self._check_first_images(reader)
             self.body_from_camera, self._mount = self._find_mount(
-                reader, {"base_link", attitude.header.frame_id.lstrip("/")}, info.header.frame_id
+                reader, {"base_link", ros.body_frame(attitude, self._topics["attitude"][1])}, info.header.frame_id
             )
 
     @property
@@ -97,24 +66,30 @@ class BagFlight:
             "kind": "rosbag2",
             **{part: f"{topic} ({kind})" for part, (topic, kind) in self._topics.items()},
             "mount": self._mount,
+            **({"notes": "; ".join(f"{note} ({n})" for note, n in self._notes.items())} if self._notes else {}),
         }
 
     def items(self) -> Iterator[FlightItem]:
         """The frames in order of capture. Raises FlightError where the recording turns out to be broken."""
+        self._notes.clear()
         buffer = TelemetryBuffer(self._max_age_ns)
-        waiting: list[tuple[int, int, int, bytes]] = []  # captured, order, logged, the undecoded message
+        pairing: Pairing[bytes] = Pairing(buffer, _WAIT_NS)  # of undecoded messages, by the clock of the log
         with self._reader() as reader:
-            for order, (part, logged_at_ns, raw) in enumerate(self._messages(reader, ("image", *_TELEMETRY))):
+            for part, logged_at_ns, raw in self._messages(reader, ("image", *_TELEMETRY)):
                 message = self._decoded(reader, part, raw)
                 at_ns = ros.stamp_ns(message, logged_at_ns)
-                if part == "image":
-                    heapq.heappush(waiting, (at_ns, order, logged_at_ns, raw))
+                if ros.has_zero_stamp(message):
+                    self._note(f"{part} with a stamp of zero, taken to be of the time of logging")
+                if part == "image" and message.header.frame_id != self._camera_frame:  # another lens than camera_info's
+                    self._note(f"image of another camera, frame_id {message.header.frame_id!r}, left out")
+                elif part == "image":
+                    pairing.frame(at_ns, logged_at_ns, raw)
                 else:
                     self._keep(buffer, part, at_ns, message)
-                while waiting and (buffer.passed(waiting[0][0]) or logged_at_ns - waiting[0][2] > _WAIT_NS):
-                    yield self._item(reader, buffer, heapq.heappop(waiting))
-            while waiting:
-                yield self._item(reader, buffer, heapq.heappop(waiting))
+                for captured_at_ns, image, telemetry in pairing.ready(logged_at_ns):
+                    yield self._item(reader, captured_at_ns, image, telemetry)
+            for captured_at_ns, image, telemetry in pairing.rest():
+                yield self._item(reader, captured_at_ns, image, telemetry)
 
     def truth(self) -> Truth | None:
         """The recorded NavSatFix with a fix; None where there is none."""
@@ -141,13 +116,17 @@ class BagFlight:
         else:
             buffer.add_velocity(at_ns, ros.velocity_ned_mps(message, kind))
 
-    def _item(self, reader: AnyReader, buffer: TelemetryBuffer, entry: tuple[int, int, int, bytes]) -> FlightItem:
-        captured_at_ns, _, _, raw = entry
+    def _item(self, reader: AnyReader, captured_at_ns: int, raw: bytes, telemetry: Telemetry | Reason) -> FlightItem:
         topic, kind = self._topics["image"]
-        image = ros.image_bgr(self._decoded(reader, "image", raw), kind)
+        message = self._decoded(reader, "image", raw)
+        image = ros.image_bgr(message, kind)
+        if image is None:
+            self._note(f"image that cannot be read, {ros.image_kind(message, kind)}")
+        elif image.shape[:2] != (self.camera.height, self.camera.width):
+            self._note(f"image of another size, {image.shape[1]}x{image.shape[0]}")
         source = f"{topic}@{captured_at_ns}"
         frame = Frame(captured_at_ns, image, source) if image is not None else None
-        return FlightItem(captured_at_ns, source, frame, buffer.at(captured_at_ns))
+        return FlightItem(captured_at_ns, source, frame, telemetry)
 
     def _camera(self, info: Any) -> CameraModel:
         try:
@@ -166,19 +145,50 @@ class BagFlight:
                 f"images without attitude: {self._topics['attitude'][0]} of {self._path}",
                 "says by its covariance that it holds no orientation",
                 "an Imu with orientation",
-                "record the attitude of the flight controller, for instance /mavros/imu/data",
+                "record the attitude of the flight controller, for instance /mavros/imu/data, or name it with --topic",
             )
 
-    def _check_first_image(self, reader: AnyReader) -> None:
+    def _check_first_images(self, reader: AnyReader) -> str:
+        """The frame_id of the first image that can be read; FlightError where none of the first can, or none fits."""
         topic, kind = self._topics["image"]
-        image = ros.image_bgr(self._first(reader, "image")[0], kind)
-        if image is not None and image.shape[:2] != (self.camera.height, self.camera.width):
-            raise FlightError(
-                f"image size on {topic} of {self._path}",
-                f"{image.shape[1]}x{image.shape[0]}",
-                f"{self.camera.width}x{self.camera.height} as in {self._topics['camera_info'][0]}",
-                "record the camera_info of these images",
-            )
+        found = ""
+        for _, _, raw in islice(self._messages(reader, ("image",)), _FIRST_IMAGES):
+            message = self._decoded(reader, "image", raw)
+            image = ros.image_bgr(message, kind)
+            if image is None:
+                found = ros.image_kind(message, kind)
+            elif image.shape[:2] == (self.camera.height, self.camera.width):
+                return str(message.header.frame_id)
+            else:
+                raise FlightError(
+                    f"image size on {topic} of {self._path}",
+                    f"{image.shape[1]}x{image.shape[0]}",
+                    f"{self.camera.width}x{self.camera.height} as in {self._topics['camera_info'][0]}",
+                    "record the camera_info of these images",
+                )
+        raise FlightError(
+            f"images on {topic} of {self._path} that cannot be read",
+            found,
+            "JPEG or PNG" if kind == ros.COMPRESSED_IMAGE else f"an encoding of {', '.join(ros.ENCODINGS)}",
+            "record another image topic, or name one with --topic image=NAME",
+        )
+
+    def _check_types(self, reader: AnyReader) -> None:
+        """A type that neither ROS itself nor the bag describes cannot be read."""
+        for topic, kind in self._topics.values():
+            if kind not in reader.typestore.types:
+                raise FlightError(
+                    f"unknown type of {topic} in {self._path}",
+                    kind,
+                    "a type of ROS 2, or a bag that carries its definitions, as MCAP does",
+                    "convert it: ros2 bag convert",
+                )
+
+    def _note(self, note: str) -> None:
+        """Counted for the summary; told once."""
+        if note not in self._notes:
+            _log.warning("%s: %s", self._path, note)
+        self._notes[note] += 1
 
     def _find_mount(self, reader: AnyReader, body_frames: set[str], camera_frame: str) -> tuple[np.ndarray, str]:
         """body_from_camera by /tf_static; straight down, top of the image forward, where that does not tell."""
@@ -203,9 +213,12 @@ class BagFlight:
 
     def _messages(self, reader: AnyReader, parts: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
         """(part, time of logging, undecoded message) in the order of the log."""
-        part_of = {self._topics[part]: part for part in parts if part in self._topics}
+        parts_of: dict[tuple[str, str], list[str]] = {}  # Odometry may be attitude and velocity in one
+        for part in parts:
+            if part in self._topics:
+                parts_of.setdefault(self._topics[part], []).append(part)
         with self._told_in_one_line():
-            wanted = [c for c in reader.connections if (c.topic, c.msgtype) in part_of]
+            wanted = [c for c in reader.connections if (c.topic, c.msgtype) in parts_of]
             messages = reader.messages(wanted)
         while True:
             with self._told_in_one_line():
@@ -213,7 +226,8 @@ class BagFlight:
             if entry is None:
                 return
             connection, logged_at_ns, raw = entry
-            yield part_of[connection.topic, connection.msgtype], logged_at_ns, bytes(raw)
+            for part in parts_of[connection.topic, connection.msgtype]:
+                yield part, logged_at_ns, bytes(raw)
 
     def _decoded(self, reader: AnyReader, part: str, raw: bytes) -> Any:
         with self._told_in_one_line():
@@ -222,7 +236,7 @@ class BagFlight:
     @contextmanager
     def _reader(self) -> Iterator[AnyReader]:
         with self._told_in_one_line():
-            reader = AnyReader(self._files(), default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            reader = AnyReader(self._files(), default_typestore=types_without_definitions())
             reader.open()
         try:
             yield reader
@@ -240,7 +254,7 @@ class BagFlight:
         """Wrapped round the reader only, never round our own work."""
         try:
             yield
-        except _BROKEN as error:
+        except BROKEN as error:
             raise FlightError(
                 "broken recording",
                 f"{self._path} ({str(error) or type(error).__name__})",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from itertools import takewhile
 from typing import Protocol
 
-from onboard.errors import FlightError
+from onboard.errors import ConfigError, FlightError
 from onboard.flight import ros
 from onboard.flight.source import Topics
 
@@ -33,19 +33,32 @@ class Part:
     needs_word: tuple[str, ...] = ()  # types so general that the name must hold one of `likes`
 
 
+# What the node publishes: recorded with the flight, it is neither truth nor telemetry.
+_OUR_OWN = tuple(f"pilotage/{name}" for name in ("fix", "pose", "odometry", "debug_image", "truth"))
+
 PARTS = {
     "image": Part(
-        (ros.COMPRESSED_IMAGE, ros.IMAGE), ("down", "nadir", "bottom", "image_raw", "image"), ("depth", "thermal")
+        (ros.COMPRESSED_IMAGE, ros.IMAGE),
+        ("down", "nadir", "bottom", "image_raw", "image"),
+        ("depth", "thermal", *_OUR_OWN),
     ),
     "camera_info": Part((ros.CAMERA_INFO,)),
-    "attitude": Part((ros.IMU, ros.QUATERNION), ("mavros/imu/data", "imu/data", "attitude", "imu"), ("imu/data_raw",)),
+    "attitude": Part(
+        (ros.IMU, ros.QUATERNION, ros.PX4_ATTITUDE, ros.POSE, ros.ODOMETRY),
+        ("mavros/imu/data", "imu/data", "attitude", "imu"),
+        ("imu/data_raw", "setpoint", "cmd", "goal", "truth", *_OUR_OWN),
+    ),
     "height": Part(
-        (ros.RANGE, ros.FLOAT64, ros.FLOAT32),
+        (ros.RANGE, ros.ALTITUDE, ros.PX4_LOCAL, ros.FLOAT64, ros.FLOAT32),
         ("height_above_ground", "height", "agl", "distance", "rangefinder", "rel_alt"),
         needs_word=(ros.FLOAT64, ros.FLOAT32),
     ),
-    "velocity": Part((ros.TWIST, ros.ODOMETRY), ("velocity_local", "velocity", "odom"), ("body", "setpoint", "cmd")),
-    "truth": Part((ros.NAVSAT,), ("truth", "global", "fix"), ("raw",)),
+    "velocity": Part(
+        (ros.TWIST, ros.ODOMETRY, ros.PX4_LOCAL),
+        ("velocity_local", "velocity", "odom"),
+        ("body", "setpoint", "cmd", "truth", *_OUR_OWN),
+    ),
+    "truth": Part((ros.NAVSAT,), ("truth", "global", "fix"), ("raw", *_OUR_OWN)),
 }
 NEEDED = ("image", "camera_info", "attitude", "height")
 
@@ -71,6 +84,19 @@ def choose(connections: Sequence[Connection], topics: Topics, bag: object) -> di
                 f"record it with the flight; topics found: {_listed(connections)}",
             )
     return chosen
+
+
+def parse_topics(told: Iterable[str]) -> Topics:
+    """Topics of texts like `image=/cam/image`; ConfigError for another part, or one told twice."""
+    parts: dict[str, str] = {}
+    for text in told:
+        part, _, name = text.partition("=")
+        if part not in PARTS or not name or part in parts:
+            raise ConfigError(
+                "--topic", repr(text), f"PART=NAME, each part once, of {', '.join(PARTS)}", "e.g. image=/cam/image"
+            )
+        parts[part] = name
+    return Topics(**parts)
 
 
 def _told(connections: Iterable[Connection], topic: str, part: Part) -> Connection | None:

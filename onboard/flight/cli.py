@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from onboard.errors import FlightError
+from onboard.flight.choose import parse_topics
 from onboard.flight.open import open_flight
 from onboard.records import Reason, Telemetry
 
@@ -55,9 +56,14 @@ def from_photos(
 
 
 @app.command("info")
-def info(flight: Annotated[Path, typer.Argument(help="A rosbag2 folder, an MCAP file or a flight folder.")]) -> None:
+def info(
+    flight: Annotated[Path, typer.Argument(help="A rosbag2 folder, an MCAP file or a flight folder.")],
+    topic: Annotated[
+        list[str] | None, typer.Option("--topic", metavar="PART=NAME", help="A bag's topic, e.g. image=/cam/image.")
+    ] = None,
+) -> None:
     """What a flight holds: frames, duration, camera, where each part comes from, heights, truth."""
-    opened = open_flight(flight)
+    opened = open_flight(flight, topics=parse_topics(topic or ()))
     times_ns: list[int] = []
     told: list[Telemetry] = []
     reasons: Counter[Reason] = Counter()

@@ -2,6 +2,10 @@
 
 Roll, pitch and yaw are the aerospace angles of a body whose x axis points to the top of the image and whose
 z axis is the optical axis, so the mount is `BODY_FROM_CAMERA_DOWN`. An empty yaw is an unknown heading.
+
+A folder recorded by `pilotage fly` says more, so that a replay is given the same to the last bit: mount.yaml holds
+`body_from_camera` (the angles are then the vehicle's), and `EXACT_COLUMNS` hold the attitude as a quaternion
+(ned_from_body, which goes before the angles) and the reason of a frame without telemetry.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 
 from onboard.camera import CameraModel
 from onboard.errors import FlightError
@@ -24,6 +29,8 @@ from onboard.records import Frame, Reason, Telemetry
 COLUMNS = ("file", "captured_at_ns", "roll_deg", "pitch_deg", "yaw_deg", "height_above_ground_m")
 TRUTH_COLUMNS = ("latitude_deg", "longitude_deg")
 VELOCITY_COLUMNS = ("velocity_north_mps", "velocity_east_mps")
+EXACT_COLUMNS = ("quat_w", "quat_x", "quat_y", "quat_z", "no_telemetry")
+_MOUNT = "mount.yaml"
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # camera.yaml speaks of the pixels as they are stored
 
 
@@ -45,7 +52,7 @@ class FolderFlight:
         self._path = Path(path)
         self.name = self._path.resolve().name
         self.camera = CameraModel.from_yaml(self._path / "camera.yaml")
-        self.body_from_camera: np.ndarray = BODY_FROM_CAMERA_DOWN
+        self.body_from_camera, self._mount = _read_mount(self._path / _MOUNT)
         self._rows = _read_rows(self._path / "frames.csv")
         self._check_images()
 
@@ -55,7 +62,7 @@ class FolderFlight:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        return {"kind": "flight folder", "image": "frames.csv", "mount": "top of the image forward, looking down"}
+        return {"kind": "flight folder", "image": "frames.csv", "mount": self._mount}
 
     def items(self) -> Iterator[FlightItem]:
         """The frames in order of capture; each image is read when it is asked for."""
@@ -105,6 +112,25 @@ def stored_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
+def write_mount(folder: Path, body_from_camera: np.ndarray) -> None:
+    """Put mount.yaml into a flight folder: `body_from_camera` (3, 3) in full."""
+    rows = [[float(v) for v in row] for row in body_from_camera]
+    (folder / _MOUNT).write_text(yaml.safe_dump({"body_from_camera": rows}), encoding="utf-8")
+
+
+def _read_mount(path: Path) -> tuple[np.ndarray, str]:
+    """(body_from_camera, where it is from in words); straight down where no file tells."""
+    if not path.is_file():
+        return BODY_FROM_CAMERA_DOWN, "top of the image forward, looking down"
+    try:
+        matrix = np.array(yaml.safe_load(path.read_text(encoding="utf-8"))["body_from_camera"], dtype=float)
+    except (KeyError, TypeError, ValueError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FlightError("unreadable mount", f"{path} ({error!r})", "body_from_camera: three rows of three") from error
+    if matrix.shape != (3, 3) or not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-6) or np.linalg.det(matrix) < 0:
+        raise FlightError("mount", f"{path} ({matrix.tolist()})", "body_from_camera as a rotation, three rows of three")
+    return matrix, _MOUNT
+
+
 def _read_rows(path: Path) -> list[_Row]:
     """The rows of frames.csv in order of capture time."""
     try:
@@ -143,6 +169,12 @@ class _Cells:
         except ValueError:
             raise self.wrong(column, "a whole number of nanoseconds") from None
 
+    def reason(self, column: str) -> Reason:
+        try:
+            return Reason(self.text(column))
+        except ValueError:
+            raise self.wrong(column, "a reason, or nothing") from None
+
     def wrong(self, column: str, expected: str) -> FlightError:
         where = f"{self._path}, line {self._line}, column {column}"
         return FlightError(where, repr(self.text(column)), expected, "correct the table")
@@ -164,6 +196,8 @@ def _row(cells: _Cells) -> _Row:
 
 def _telemetry(cells: _Cells, captured_at_ns: int) -> Telemetry | Reason:
     """What one row says of the vehicle, or what of it is missing."""
+    if cells.text("no_telemetry"):
+        return cells.reason("no_telemetry")
     heading_known = cells.text("yaw_deg") != ""
     angles_deg = cells.number("roll_deg"), cells.number("pitch_deg"), cells.number("yaw_deg") if heading_known else 0.0
     height_m = cells.number("height_above_ground_m")
@@ -173,5 +207,7 @@ def _telemetry(cells: _Cells, captured_at_ns: int) -> Telemetry | Reason:
     if not math.isfinite(height_m):
         return Reason.NO_HEIGHT
     roll, pitch, yaw = map(math.radians, angles_deg)
+    w, x, y, z = (cells.number(column) for column in EXACT_COLUMNS[:4])
+    attitude = (w, x, y, z) if math.isfinite(w + x + y + z) else quaternion_from_euler(roll, pitch, yaw)
     velocity = (north, east, 0.0) if math.isfinite(north + east) else None
-    return Telemetry(captured_at_ns, quaternion_from_euler(roll, pitch, yaw), height_m, heading_known, velocity)
+    return Telemetry(captured_at_ns, attitude, height_m, heading_known, velocity)

@@ -20,6 +20,8 @@ def open_flight(path: Path | str, config: RectifyConfig = RectifyConfig(), topic
     if path.is_dir() and (path / "frames.csv").is_file():
         from onboard.flight.folder import FolderFlight
 
+        if topics != Topics():
+            raise FlightError("topics told for a flight folder", path, "a rosbag2", "leave --topic out")
         return FolderFlight(path)
     if path.is_dir():
         is_bag = (path / "metadata.yaml").is_file() or any(path.glob("*.mcap")) or any(path.glob("*.db3"))

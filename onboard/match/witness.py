@@ -17,7 +17,8 @@ def gradient_magnitude(image_rgb: np.ndarray, blur_px: float = 1.0) -> np.ndarra
     """float32 (H, W) of a uint8 (H, W, 3) picture, smoothed first; the square root tames single strong edges."""
     grey = grey_level(image_rgb, blur_px)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-    return np.sqrt(cv2.magnitude(dx, dy))
+    # Not cv2.magnitude: its last bit depends on where in memory the picture lies, and a replay is to be repeatable.
+    return np.sqrt(np.sqrt(dx * dx + dy * dy))
 
 
 def witnesses(

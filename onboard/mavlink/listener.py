@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
-from pymavlink.dialects.v20 import common as mav
+from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.errors import LinkError, PilotageError
 from onboard.mavlink.place import Home

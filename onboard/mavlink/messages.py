@@ -1,13 +1,16 @@
-"""From our records to MAVLink fields: pure functions, one a message.
+"""From our records to the MAVLink messages that carry a position: pure functions, one a message.
+
+Stamps are taken as they are: whoever calls has carried `valid_at_ns` into the clock that the firmware wants.
 
 | field                | what goes in                                                                          |
 |----------------------|---------------------------------------------------------------------------------------|
 | time_usec            | the instant that the estimate is valid at, whole microseconds, rounded down           |
-| x, y                 | north, east metres from the origin on the ellipsoid (transverse Mercator about it)    |
+| x, y                 | north, east of the origin in the firmware's own metres (see `globe`)                  |
 | z                    | down, minus the height above the origin: always true, never 0 for "unknown"           |
 | q                    | the vehicle's own attitude, returned to it; NaN where it or its heading is unknown     |
 | vx, vy, vz           | the velocity turned by that same q into the body (forward, right, down)               |
-| pose covariance      | 21 upper-triangle numbers of x, y, z, roll, pitch, yaw: north before east              |
+| pose covariance      | 21 upper-triangle numbers of x, y, z, roll, pitch, yaw, as the firmware reads them     |
+|                      | (see `covariance`): north before east                                                 |
 | velocity covariance  | the horizontal block, turned by the heading alone                                     |
 
 **Velocity.** ArduPilot turns (vx, vy, vz) back to NED by the q of the same message, so the pair is consistent
@@ -19,11 +22,11 @@ speed is told as 0, for one NaN in the body would become three in NED.
 variance.) They must be numbers: ArduPilot limits them by a function that records an internal error on NaN, which
 blocks arming and makes the position error 50 m; the same goes for the variance of z.
 
+**PX4** fuses whatever attitude it gets, so it gets none, and the velocity as north, east, down. Without a known
+vertical speed it gets no velocity: a made-up 0 would be fused as well.
+
 **Precision.** x, y, z are float32: the last digit is 0.0005 m at 5 km from the origin, 0.001 m at 10 km and 0.008 m
 at 100 km. degE7 in the global messages is 0.011 m.
-
-**Globe.** ArduPilot and PX4 turn local metres into degrees on spheres (6,378,100 m and 6,371,000 m). Over the
-ellipsoid's metres that sent here, a waypoint far from the origin is missed by up to 0.7 % of that distance.
 """
 
 from __future__ import annotations
@@ -31,43 +34,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from pymavlink.dialects.v20 import common as mav
+from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.frames import euler_from_rotation, quaternion_from_euler, rotation_from_quaternion
-from onboard.mavlink.place import Home, Reference
+from onboard.mavlink.covariance import ardupilot_pose_covariance, largest_sigma, pose_covariance
+from onboard.mavlink.place import Reference
 from onboard.records import Estimate, Telemetry
 
-COMPONENT = mav.MAV_COMP_ID_VISUAL_INERTIAL_ODOMETRY  # 197
+SENSOR_ID = 1  # of GLOBAL_POSITION_SENSOR: what PX4's EKF2_AGP0_ID has to be; 0 is no sensor to it
 GPS_EPOCH_NS = 315_964_800 * 1_000_000_000  # 1980-01-06 in Unix time
 _LEAP_S = 18  # GPS is ahead of UTC by this since 2017
 _WEEK_MS = 7 * 24 * 3600 * 1000
-# The vehicle's height sensor, not ours. ArduPilot adds it to the horizontal noise, hence no larger than needed.
-HEIGHT_VARIANCE_M2 = 1.0
-# A heading that may be anything: uniform over the circle. ArduPilot caps what comes of it at 1.5 rad.
-UNMEASURED_ANGLE_RAD2 = math.pi**2 / 3
 _SATELLITES, _DOP = 10, 1.0  # what the firmware's arming checks want to see; the accuracy fields tell the truth
+_VERTICAL_SPEED_VARIANCE_M2PS2 = 100.0  # the vehicle's own, returned to it: no information
 _NAN4 = (math.nan,) * 4
-
-
-def heartbeat() -> mav.MAVLink_heartbeat_message:
-    """A companion that is alive: no autopilot, no modes."""
-    return mav.MAVLink_heartbeat_message(
-        type=mav.MAV_TYPE_ONBOARD_CONTROLLER,
-        autopilot=mav.MAV_AUTOPILOT_INVALID,
-        base_mode=0,
-        custom_mode=0,
-        system_status=mav.MAV_STATE_ACTIVE,
-        mavlink_version=3,
-    )
-
-
-def set_gps_global_origin(
-    home: Home, time_usec: int = 0, target_system: int = 1
-) -> mav.MAVLink_set_gps_global_origin_message:
-    """The origin that every local position is counted from. The vehicle wants it before it arms."""
-    return mav.MAVLink_set_gps_global_origin_message(
-        target_system, home.latitude_e7, home.longitude_e7, home.altitude_mm, time_usec
-    )
 
 
 def odometry(
@@ -77,7 +57,7 @@ def odometry(
     reset_counter: int = 0,
     height_above_home_m: float | None = None,
 ) -> mav.MAVLink_odometry_message:
-    """ODOMETRY in LOCAL_FRD / BODY_FRD, the only pair that ArduPilot reads.
+    """ODOMETRY in LOCAL_FRD / BODY_FRD, the only pair of frames that ArduPilot reads.
 
     `height_above_home_m` defaults to the height above ground: right where the ground is as high as the origin.
     """
@@ -99,8 +79,41 @@ def odometry(
         rollspeed=math.nan,
         pitchspeed=math.nan,
         yawspeed=math.nan,
-        pose_covariance=pose_covariance(estimate),
+        pose_covariance=ardupilot_pose_covariance(estimate.covariance[:2, :2]),
         velocity_covariance=_velocity_covariance(estimate, quat),
+        reset_counter=reset_counter % 256,
+        estimator_type=mav.MAV_ESTIMATOR_TYPE_VISION,
+        quality=quality(estimate.probability_right),
+    )
+
+
+def px4_odometry(
+    estimate: Estimate,
+    telemetry: Telemetry | None,
+    reference: Reference,
+    reset_counter: int = 0,
+    height_above_home_m: float | None = None,
+) -> mav.MAVLink_odometry_message:
+    """ODOMETRY in LOCAL_NED for PX4's external vision: position and velocity, never an attitude."""
+    north, east = reference.north_east_m(estimate.position_enu_m)
+    height = estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
+    velocity, variances = _velocity_ned_mps(estimate, telemetry)
+    return mav.MAVLink_odometry_message(
+        time_usec=estimate.valid_at_ns // 1000,
+        frame_id=mav.MAV_FRAME_LOCAL_NED,
+        child_frame_id=mav.MAV_FRAME_LOCAL_NED,
+        x=north,
+        y=east,
+        z=-height,
+        q=list(_NAN4),
+        vx=velocity[0],
+        vy=velocity[1],
+        vz=velocity[2],
+        rollspeed=math.nan,
+        pitchspeed=math.nan,
+        yawspeed=math.nan,
+        pose_covariance=pose_covariance(estimate.covariance[:2, :2]),
+        velocity_covariance=variances,
         reset_counter=reset_counter % 256,
         estimator_type=mav.MAV_ESTIMATOR_TYPE_VISION,
         quality=quality(estimate.probability_right),
@@ -127,7 +140,7 @@ def vision_position_estimate(
         roll=roll,
         pitch=pitch,
         yaw=yaw,
-        covariance=pose_covariance(estimate),
+        covariance=ardupilot_pose_covariance(estimate.covariance[:2, :2]),
         reset_counter=reset_counter % 256,
     )
 
@@ -148,7 +161,7 @@ def gps_input(
     east_mps, north_mps, speed_sigma = 0.0, 0.0, 0.0
     if np.isfinite(estimate.velocity_enu_mps).all():
         east_mps, north_mps = (float(v) for v in estimate.velocity_enu_mps)
-        speed_sigma = _largest_sigma(estimate.covariance[2:, 2:])
+        speed_sigma = largest_sigma(estimate.covariance[2:, 2:])
     else:
         ignore |= mav.GPS_INPUT_IGNORE_FLAG_VEL_HORIZ
     if not speed_sigma > 0:  # none, or NaN
@@ -169,7 +182,7 @@ def gps_input(
         ve=east_mps,
         vd=0.0,
         speed_accuracy=speed_sigma,
-        horiz_accuracy=_largest_sigma(estimate.covariance[:2, :2]),
+        horiz_accuracy=largest_sigma(estimate.covariance[:2, :2]),
         vert_accuracy=0.0,
         satellites_visible=_SATELLITES,
         yaw=0,  # 0 is "no yaw" here
@@ -189,7 +202,7 @@ def global_position_sensor(
     return mav.MAVLink_global_position_sensor_message(
         target_system=0,
         target_component=0,
-        id=0,
+        id=SENSOR_ID,
         time_usec=sent_usec,
         processing_time=sent_usec - estimate.valid_at_ns // 1000,
         source=mav.GLOBAL_POSITION_SRC_VISION,
@@ -198,7 +211,7 @@ def global_position_sensor(
         lon=round(longitude * 1e7),
         alt_ellipsoid=math.nan,
         alt=reference.home.altitude_m + height,
-        eph=_largest_sigma(estimate.covariance[:2, :2]),
+        eph=largest_sigma(estimate.covariance[:2, :2]),
         epv=math.nan,
     )
 
@@ -223,22 +236,6 @@ def attitude_quat_wxyz(estimate: Estimate, telemetry: Telemetry | None) -> tuple
     return _NAN4
 
 
-def pose_covariance(estimate: Estimate) -> list[float]:
-    """21 numbers of x, y, z, roll, pitch, yaw; ours is east, north, theirs north, east.
-
-    Variances are numbers, correlations that nobody knows are NaN. Without a position covariance the first is
-    NaN, which says "all unknown" (MAVLink's rule).
-    """
-    upper = [math.nan] * 21
-    (ee, en), (_, nn) = estimate.covariance[:2, :2]
-    if not np.isfinite([ee, en, nn]).all():
-        return upper
-    upper[0], upper[1], upper[6] = float(nn), float(en), float(ee)
-    upper[11] = HEIGHT_VARIANCE_M2
-    upper[15] = upper[18] = upper[20] = UNMEASURED_ANGLE_RAD2
-    return upper
-
-
 def _velocity_body_mps(
     estimate: Estimate, telemetry: Telemetry | None, quat_wxyz: tuple[float, float, float, float]
 ) -> tuple[float, float, float]:
@@ -250,6 +247,22 @@ def _velocity_body_mps(
     velocity_ned = np.array([north, east, down if math.isfinite(down) else 0.0])
     forward, right, below = rotation_from_quaternion(quat_wxyz).T @ velocity_ned
     return float(forward), float(right), float(below)
+
+
+def _velocity_ned_mps(
+    estimate: Estimate, telemetry: Telemetry | None
+) -> tuple[tuple[float, float, float], list[float]]:
+    """North, east, down and the 21 numbers of their covariance; all NaN where one of the three is unknown."""
+    upper = [math.nan] * 21
+    down = math.nan
+    if telemetry is not None and telemetry.velocity_ned_mps is not None:
+        down = telemetry.velocity_ned_mps[2]
+    east, north = (float(v) for v in estimate.velocity_enu_mps)
+    (ee, en), (_, nn) = estimate.covariance[2:, 2:]
+    if not np.isfinite([north, east, down, ee, en, nn]).all():
+        return (math.nan, math.nan, math.nan), upper
+    upper[0], upper[1], upper[6], upper[11] = float(nn), float(en), float(ee), _VERTICAL_SPEED_VARIANCE_M2PS2
+    return (north, east, down), upper
 
 
 def _velocity_covariance(estimate: Estimate, quat_wxyz: tuple[float, float, float, float]) -> list[float]:
@@ -267,10 +280,3 @@ def _velocity_covariance(estimate: Estimate, quat_wxyz: tuple[float, float, floa
     turned = level_from_enu @ block @ level_from_enu.T
     upper[0], upper[1], upper[6] = float(turned[0, 0]), float(turned[0, 1]), float(turned[1, 1])
     return upper
-
-
-def _largest_sigma(covariance: np.ndarray) -> float:
-    """The 1 sigma of the worst direction; these messages have one figure, and it must not flatter."""
-    if not np.isfinite(covariance).all():
-        return math.nan
-    return math.sqrt(max(0.0, float(np.linalg.eigvalsh(covariance)[-1])))

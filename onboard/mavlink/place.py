@@ -3,18 +3,21 @@
 The origin travels as whole 1e-7 degrees and millimetres (SET_GPS_GLOBAL_ORIGIN). It is rounded *here*, once,
 and every local position is counted from the rounded place: the sender and the receiver mean the same point,
 and the 5 mm that the rounding moves it by are not an error of any fix.
+
+Between the two, positions are latitude and longitude: the map frame is the ellipsoid's, the firmware's local frame
+its own (see `globe`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from onboard.errors import LinkError
 from onboard.frames import MapFrame
+from onboard.mavlink.globe import ARDUPILOT_GLOBE, Globe
 
 DEGREES_E7 = 1e7
 
@@ -49,34 +52,29 @@ class Home:
         return self.altitude_mm / 1000
 
     @property
-    def frame(self) -> MapFrame:
-        """East, north metres about the origin: what x (north) and y (east) of a local message are."""
-        return _frame_about(self.latitude_deg, self.longitude_deg)
+    def degrees(self) -> tuple[float, float]:
+        """(latitude, longitude)."""
+        return self.latitude_deg, self.longitude_deg
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The vehicle's origin, and the map frame that estimates are told in.
+    """The vehicle's origin, the map frame that estimates are told in, and the globe of the firmware.
 
-    Both frames' axes are taken as one: grid north of two anchors 10 km apart differs by 0.1 degrees at 50
-    degrees of latitude, far less than a covariance or a velocity is known to.
+    Both frames' axes are taken as one where a velocity or a covariance is told: grid north of two anchors 10 km
+    apart differs by 0.1 degrees at 50 degrees of latitude, far less than either is known to.
     """
 
     home: Home
     map_frame: MapFrame
+    globe: Globe = ARDUPILOT_GLOBE
 
     def geodetic(self, position_enu_m: np.ndarray) -> tuple[float, float]:
         """(latitude, longitude) in degrees of a point (2,) of the map frame."""
         return self.map_frame.geodetic_from_enu(position_enu_m)
 
     def north_east_m(self, position_enu_m: np.ndarray) -> tuple[float, float]:
-        """(north, east) metres from the origin of a point (2,) of the map frame."""
+        """(north, east) in the firmware's metres from the origin of a point (2,) of the map frame."""
         if not np.isfinite(position_enu_m).all():
             return math.nan, math.nan
-        east, north = self.home.frame.enu_from_geodetic(*self.geodetic(position_enu_m))
-        return float(north), float(east)
-
-
-@lru_cache(maxsize=16)  # building a projection takes milliseconds
-def _frame_about(latitude_deg: float, longitude_deg: float) -> MapFrame:
-    return MapFrame(latitude_deg, longitude_deg)
+        return self.globe.north_east_m(self.home.degrees, self.geodetic(position_enu_m))

@@ -1,6 +1,7 @@
 """What a peer received: the positions decoded back to the globe, and the sums.
 
-Decoding uses nothing but what was on the wire: the origin of SET_GPS_GLOBAL_ORIGIN and the message's own fields.
+Decoding uses nothing but what was on the wire: the origin of SET_GPS_GLOBAL_ORIGIN and the message's own fields. A
+local message is read as the firmware that it is for reads it: ODOMETRY in LOCAL_NED is PX4's, all others ArduPilot's.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pymavlink.dialects.v20 import common as mav
+from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.errors import LinkError
+from onboard.mavlink.covariance import enu_covariance, enu_covariance_of_ardupilot
+from onboard.mavlink.globe import ARDUPILOT_GLOBE, PX4_GLOBE, Globe
 from onboard.mavlink.place import Home
 
 
@@ -90,23 +93,21 @@ class Received:
 
 
 COLUMNS = tuple(field.name for field in fields(ReceivedFix))
+_Local = tuple[float, float, float, float, float, float, float, float]
 
 
 def decode(message: mav.MAVLink_message, home: Home | None) -> ReceivedFix | None:
     """The position that a message carries, if it is one of those that carry one."""
     kind = message.get_type()
+    if kind == "ODOMETRY" and message.frame_id == mav.MAV_FRAME_LOCAL_NED:
+        local = _local(message, home, PX4_GLOBE, enu_covariance(message.pose_covariance))
+        return ReceivedFix(kind, message.time_usec, *local, message.quality, message.reset_counter)
     if kind == "ODOMETRY":
-        cov = message.pose_covariance
-        where = _geodetic(home, message.x, message.y)
-        local = (message.x, message.y, message.z)
-        return ReceivedFix(
-            kind, message.time_usec, *where, *local, cov[6], cov[1], cov[0], message.quality, message.reset_counter
-        )
+        local = _local(message, home, ARDUPILOT_GLOBE, enu_covariance_of_ardupilot(message.pose_covariance))
+        return ReceivedFix(kind, message.time_usec, *local, message.quality, message.reset_counter)
     if kind == "VISION_POSITION_ESTIMATE":
-        cov = message.covariance
-        where = _geodetic(home, message.x, message.y)
-        local = (message.x, message.y, message.z)
-        return ReceivedFix(kind, message.usec, *where, *local, cov[6], cov[1], cov[0], 0, message.reset_counter)
+        local = _local(message, home, ARDUPILOT_GLOBE, enu_covariance_of_ardupilot(message.covariance))
+        return ReceivedFix(kind, message.usec, *local, 0, message.reset_counter)
     unknown = (math.nan,) * 6
     if kind == "GPS_INPUT":
         return ReceivedFix(kind, message.time_usec, message.lat / 1e7, message.lon / 1e7, *unknown, 0, 0)
@@ -149,7 +150,11 @@ def read_csv(path: Path) -> Iterator[ReceivedFix]:
                 raise LinkError(f"{path}, line {number}", error, "a row of `pilotage listen`") from error
 
 
-def _geodetic(home: Home | None, north_m: float, east_m: float) -> tuple[float, float]:
-    if home is None or not (math.isfinite(north_m) and math.isfinite(east_m)):
-        return math.nan, math.nan
-    return home.frame.geodetic_from_enu(np.array([east_m, north_m]))
+def _local(message: mav.MAVLink_message, home: Home | None, globe: Globe, covariance_enu_m2: np.ndarray) -> _Local:
+    """Latitude, longitude, x, y, z and the covariance ee, en, nn of a local message."""
+    north, east, down = message.x, message.y, message.z
+    place = (math.nan, math.nan)
+    if home is not None and math.isfinite(north) and math.isfinite(east):
+        place = globe.geodetic(home.degrees, north, east)
+    (ee, en), (_, nn) = covariance_enu_m2
+    return (*place, north, east, down, float(ee), float(en), float(nn))

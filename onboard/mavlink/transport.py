@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
 import socket
+import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from onboard.errors import LinkError
 
@@ -25,6 +27,10 @@ _SERIAL = re.compile(r"(/dev/\S+):(\d+)")
 _READ_BYTES = 65536
 # As many as the kernel grants; at 0.8 kB of bookkeeping each, 4 MiB hold some 5000 messages.
 RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
+_EMPTY_AT_ONCE = 1000  # datagrams
+_PATIENCE_S = 10  # with a TCP peer that is silent where it should confirm: out of radio range it never says goodbye
+_TRY_AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+_NO_NETWORK = (errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,10 @@ def parse_address(text: str) -> Address:
 
 
 class Transport(Protocol):
-    """`address` is the one in use (a free port is filled in)."""
+    """`address` is the one in use (a free port is filled in).
+
+    Those of this module also say `gone`: the line is lost, only another one may help; and `ready`: there is a peer.
+    """
 
     address: Address
 
@@ -76,16 +85,15 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-def open_transport(address: Address) -> Transport:
-    """LinkError where the address cannot be opened."""
+def open_transport(address: Address, *, follow: bool = True) -> UdpTransport | StreamTransport:
+    """`follow`: see `UdpTransport`. LinkError where the address cannot be opened."""
     try:
         if address.kind == "serial":
             return StreamTransport(address, _open_serial(address))
         if address.kind == "tcp":
             connection = socket.create_connection((address.host, address.port), timeout=5.0)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return StreamTransport(address, connection.detach())
-        return UdpTransport(address)
+            return StreamTransport.over_tcp(address, connection)
+        return UdpTransport(address, follow=follow)
     except OSError as error:
         raise LinkError(
             "cannot open MAVLink address",
@@ -96,15 +104,23 @@ def open_transport(address: Address) -> Transport:
 
 
 class UdpTransport:
-    """Datagrams, one message each. The socket is never connected: a peer that is not there yet is no error."""
+    """Datagrams, one message each. The socket is never connected: a peer that is not there yet is no error.
 
-    def __init__(self, address: Address) -> None:
+    It outlives the network: an address that cannot be reached for a while only makes it `unreachable`. Bound to an
+    address (udpin) it answers whoever spoke last; with `follow` false only who was confirmed by `answer`, so that a
+    stranger's datagram does not turn our words to the stranger. `source` is who sent what was read last.
+    """
+
+    def __init__(self, address: Address, *, follow: bool = True) -> None:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
         # IPv4 first: it is what autopilots and their tools listen on, also where `localhost` has both.
         family, _, _, _, where = min(found, key=lambda one: one[0] != socket.AF_INET)
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._peer = where if address.kind == "udpout" else None
-        self._answers = address.kind == "udpin"
+        self._answers, self._follow = address.kind == "udpin", follow
+        self.source: Any = None
+        self.gone = False  # it never is
+        self.unreachable = False
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             if self._answers:
@@ -116,24 +132,42 @@ class UdpTransport:
             raise
         self.address = address
 
+    @property
+    def ready(self) -> bool:
+        return self._peer is not None
+
     def write(self, packet: bytes) -> bool:
         if self._peer is None:
             return False
         try:
-            return self._socket.sendto(packet, self._peer) == len(packet)
-        except OSError:  # no room, or no network at the moment; the caller counts it
+            whole = self._socket.sendto(packet, self._peer) == len(packet)
+        except OSError as error:  # no room, or no network at the moment; the caller counts it
+            self.unreachable = error.errno in _NO_NETWORK
             return False
+        self.unreachable = False
+        return whole
 
     def read(self, timeout_s: float) -> bytes:
         if timeout_s > 0:
-            select.select([self._socket], [], [], timeout_s)
+            wait_for(self._socket.fileno(), timeout_s)
+        packet = b""
         try:
-            packet, sender = self._socket.recvfrom(_READ_BYTES)
+            for _ in range(_EMPTY_AT_ONCE):  # empty ones hide nothing that comes after them
+                packet, self.source = self._socket.recvfrom(_READ_BYTES)
+                if packet:
+                    break
         except OSError:  # nothing there
             return b""
-        if self._answers:
-            self._peer = sender
+        if not packet:
+            return b""
+        if self._follow:
+            self.answer()
         return packet
+
+    def answer(self) -> None:
+        """Who sent what was read last is the peer from now on, where we answer at all."""
+        if self._answers:
+            self._peer = self.source
 
     def close(self) -> None:
         self._socket.close()
@@ -144,12 +178,31 @@ class StreamTransport:
 
     def __init__(self, address: Address, descriptor: int) -> None:
         self.address, self._descriptor = address, descriptor
+        self.gone = False
         self._rest = b""  # of the last message, where the line took only its beginning
         os.set_blocking(descriptor, False)
 
+    @classmethod
+    def over_tcp(cls, address: Address, connection: socket.socket) -> StreamTransport:
+        """Takes over a connected socket: small packets at once, and a peer that vanished is noticed."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_USER_TIMEOUT", 1000 * _PATIENCE_S),  # of what was sent, in ms
+            ("TCP_KEEPIDLE", _PATIENCE_S // 2),  # of a line on which nothing is sent, in s
+            ("TCP_KEEPINTVL", _PATIENCE_S // 5),
+        ):
+            if hasattr(socket, option):  # Linux
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        return cls(address, connection.detach())
+
+    @property
+    def ready(self) -> bool:
+        return not self.gone
+
     def write(self, packet: bytes) -> bool:
         self._rest = self._push(self._rest)
-        if self._rest:
+        if self._rest or self.gone:
             return False
         rest = self._push(packet)
         if rest == packet:
@@ -161,19 +214,40 @@ class StreamTransport:
         """What of `data` the line did not take."""
         try:
             return data[os.write(self._descriptor, data) :] if data else b""
-        except OSError:  # full, or gone; the caller counts it
+        except OSError as error:  # full, or gone; the caller counts it
+            self.gone = error.errno not in _TRY_AGAIN
             return data
 
     def read(self, timeout_s: float) -> bytes:
-        if timeout_s > 0:
-            select.select([self._descriptor], [], [], timeout_s)
-        try:
-            return os.read(self._descriptor, _READ_BYTES)
-        except OSError:
+        if self.gone:
+            time.sleep(max(0.0, timeout_s))  # a lost line is always readable: the caller would spin
             return b""
+        if timeout_s > 0:
+            wait_for(self._descriptor, timeout_s)
+        try:
+            data = os.read(self._descriptor, _READ_BYTES)
+        except OSError as error:
+            self.gone = error.errno not in _TRY_AGAIN
+            return b""
+        self.gone = not data  # the end: hung up, or unplugged
+        return data
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def wait_for(descriptor: int, timeout_s: float, *, to_write: bool = False) -> bool:
+    """Whether it can be read (or written) within `timeout_s`.
+
+    By poll where there is one: select refuses descriptors from 1024 on, and a large program has them.
+    """
+    timeout_s = max(0.0, timeout_s)
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT if to_write else select.POLLIN)
+        return bool(poll.poll(1000 * timeout_s))
+    reading, writing = ([], [descriptor]) if to_write else ([descriptor], [])
+    return any(select.select(reading, writing, [], timeout_s))
 
 
 def _open_serial(address: Address) -> int:

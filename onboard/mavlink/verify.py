@@ -15,8 +15,9 @@ from onboard.frames import MapFrame
 from onboard.mavlink.received import ReceivedFix, read_csv
 
 TOLERANCE_M = 0.01
-# The rounding of float32 on the wire, and of four decimals in fixes.csv.
-_COVARIANCE_RELATIVE, _COVARIANCE_M2 = 2.0**-23, 6e-5
+# The rounding of float32 on the wire (of four numbers that ArduPilot's scale is made of), and of four decimals in
+# fixes.csv. An error of the scale is one of the whole ellipse: it is held against the larger variance.
+_COVARIANCE_RELATIVE, _COVARIANCE_M2 = 2.0**-22, 6e-5
 _CARRY_COVARIANCE = ("ODOMETRY", "VISION_POSITION_ESTIMATE")
 _COVARIANCES = ("cov_ee_m2", "cov_en_m2", "cov_nn_m2")
 _NEEDED = ("captured_at_ns", "published", "latitude_deg", "longitude_deg", *_COVARIANCES)
@@ -98,7 +99,8 @@ def _same_covariance(fix: ReceivedFix, row: _Published) -> bool:
         return True
     got = (fix.cov_ee_m2, fix.cov_en_m2, fix.cov_nn_m2)
     pairs = zip(got, row.covariance_m2, strict=True)
-    return all(abs(a - b) <= _COVARIANCE_M2 + _COVARIANCE_RELATIVE * abs(b) for a, b in pairs)
+    tolerance_m2 = _COVARIANCE_M2 + _COVARIANCE_RELATIVE * max(row.covariance_m2)
+    return all(abs(a - b) <= tolerance_m2 for a, b in pairs)
 
 
 def _published(path: Path) -> dict[int, deque[_Published]]:

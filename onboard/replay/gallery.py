@@ -12,7 +12,7 @@ import numpy as np
 from onboard.camera import CameraModel
 from onboard.config import RectifyConfig
 from onboard.frames import euler_from_rotation, rotation_from_quaternion, wrap_angle
-from onboard.records import Frame, Step, Telemetry
+from onboard.records import Fix, Frame, Step, Telemetry
 from onboard.rectify import Rectifier
 from onboard.replay.drawing import jpeg
 from onboard.replay.mapview import Region
@@ -82,19 +82,7 @@ class Gallery:
         return published + refused
 
     def _sample(self, frame: Frame, telemetry: Telemetry, step: Step, position_enu_m: np.ndarray) -> Sample:
-        scale, offset = 1.0, 0.0
-        if step.fix is not None:
-            scale = step.fix.height_scale
-            if math.isfinite(step.fix.heading_rad):
-                told = euler_from_rotation(rotation_from_quaternion(telemetry.attitude_quat_wxyz))[2]
-                offset = wrap_angle(step.fix.heading_rad - told)
-        footprint = self._rectifier.footprint_enu_m(telemetry) * scale
-        side_m = float((footprint.max(axis=0) - footprint.min(axis=0)).max())
-        level = self._level_for(side_m / _VIEW_PX)
-        metres_per_pixel = self._region.levels[level].metres_per_pixel
-        view = self._rectifier.view(frame, telemetry, metres_per_pixel, offset, scale)
-        centre = np.asarray(position_enu_m) + np.asarray(view.centre_from_vehicle_enu_m)
-        map_rgb, map_mask = self._region.window(level, centre, _VIEW_PX)
+        seen = look(self._rectifier, self._region, frame, telemetry, step.fix, position_enu_m)
         shape = frame.image_bgr.shape
         shrink = _CAMERA_PX / max(shape[:2])
         small = cv2.resize(frame.image_bgr, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
@@ -102,21 +90,61 @@ class Gallery:
             step.captured_at_ns,
             step.published,
             jpeg(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), 80),
-            jpeg(view.image_rgb, 80),
-            jpeg(map_rgb, 80),
-            jpeg(checkerboard(view.image_rgb, map_rgb, view.mask & map_mask), 80),
-            metres_per_pixel * _VIEW_PX,
+            jpeg(seen.view_rgb, 80),
+            jpeg(seen.map_rgb, 80),
+            jpeg(checkerboard(seen.view_rgb, seen.map_rgb, seen.both), 80),
+            seen.metres_across,
             step.fix.probability_right if step.fix is not None else None,
             dict(step.fix.evidence) if step.fix is not None else {},
             step.reason.value if step.reason is not None else "",
         )
 
-    def _level_for(self, metres_per_pixel: float) -> int:
-        """The finest level in which nearly all of the ground seen fits the view."""
-        for index, level in enumerate(self._region.levels):
-            if level.metres_per_pixel >= 0.85 * metres_per_pixel:
-                return index
-        return len(self._region.levels) - 1
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A frame laid on the ground and the map at the place where it was found: uint8 (N, N, 3), north up.
+
+    `both` (N, N) is true where both hold ground; `centre_enu_m` (2,) is the middle of both pictures.
+    """
+
+    view_rgb: np.ndarray
+    map_rgb: np.ndarray
+    both: np.ndarray
+    centre_enu_m: np.ndarray
+    metres_across: float
+
+
+def look(
+    rectifier: Rectifier,
+    region: Region,
+    frame: Frame,
+    telemetry: Telemetry,
+    fix: Fix | None,
+    position_enu_m: np.ndarray,
+) -> Look:
+    """Lay a frame (whose `Rectifier.check` passed) on the ground as `fix` saw it, the vehicle at the position (2,)."""
+    scale, offset, view_px = 1.0, 0.0, rectifier.view_px
+    if fix is not None:
+        scale = fix.height_scale
+        if math.isfinite(fix.heading_rad):
+            told = euler_from_rotation(rotation_from_quaternion(telemetry.attitude_quat_wxyz))[2]
+            offset = wrap_angle(fix.heading_rad - told)
+    footprint = rectifier.footprint_enu_m(telemetry) * scale
+    side_m = float((footprint.max(axis=0) - footprint.min(axis=0)).max())
+    level = _level_for(region, side_m / view_px)
+    metres_per_pixel = region.levels[level].metres_per_pixel
+    view = rectifier.view(frame, telemetry, metres_per_pixel, offset, scale)
+    centre = np.asarray(position_enu_m) + np.asarray(view.centre_from_vehicle_enu_m)
+    map_rgb, map_mask = region.window(level, centre, view_px)
+    return Look(view.image_rgb, map_rgb, view.mask & map_mask, centre, metres_per_pixel * view_px)
+
+
+def _level_for(region: Region, metres_per_pixel: float) -> int:
+    """The finest level in which nearly all of the ground seen fits the view."""
+    for index, level in enumerate(region.levels):
+        if level.metres_per_pixel >= 0.85 * metres_per_pixel:
+            return index
+    return len(region.levels) - 1
 
 
 def checkerboard(view_rgb: np.ndarray, map_rgb: np.ndarray, both: np.ndarray) -> np.ndarray:

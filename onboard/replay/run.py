@@ -17,20 +17,27 @@ import yaml
 from onboard.camera import CameraModel
 from onboard.config import Config
 from onboard.flight.source import Flight
+from onboard.frames import MapFrame
 from onboard.records import Estimate, Frame, Reason, State, Step, Telemetry
 from onboard.replay import outputs
-from onboard.replay.fixes import FixesWriter, read_fixes, row_of
+from onboard.replay.fixes import FixesWriter, FixRow, read_fixes, row_of
 from onboard.replay.gallery import Gallery
-from onboard.replay.mapview import Region
+from onboard.replay.mapview import Region, tracks_of
+from onboard.replay.mcap import ResultsBag
+from onboard.replay.pictures import DebugImage, Pictures
 from onboard.replay.report import write_report
-from onboard.replay.score import score
+from onboard.replay.score import Score, score
 from onboard.replay.summary import About, Timings, summarize, write_summary
+from onboard.replay.tracks import write_kml, write_tum
 
 if TYPE_CHECKING:
+    from onboard.match.heatmap import Heatmap
     from onboard.mavlink.received import Received
 
 
 class Localizer(Protocol):
+    @property
+    def heatmap(self) -> Heatmap | None: ...
     def step(self, frame: Frame | None, telemetry: Telemetry | Reason, captured_at_ns: int, source: str) -> Step: ...
 
 
@@ -44,6 +51,7 @@ class Link(Protocol):
     @property
     def withheld(self) -> Mapping[Any, int]: ...
     def send(self, estimate: Estimate, telemetry: Telemetry | None) -> bool: ...
+    def lose(self) -> None: ...
     def heartbeat(self, now_ns: int) -> bool: ...
 
 
@@ -85,6 +93,8 @@ def replay(
     """
     with outputs.staged(out_dir) as stage:
         timings, gallery = Stopwatch(), Gallery(flight.camera, flight.body_from_camera, region, config.rectify)
+        drawing = DebugImage(flight.camera, flight.body_from_camera, region, config.rectify)
+        pictures, bag = Pictures(drawing, flight.frame_count), ResultsBag(region.frame)
         fixes = done = 0
         with FixesWriter(stage / outputs.FIXES) as writer:
             for item in flight.items():
@@ -94,10 +104,14 @@ def replay(
                     timings.add(step, (time.perf_counter_ns() - start_ns) / 1e6)
                 if link is not None:
                     link.heartbeat(item.captured_at_ns)
+                    if not independent and step.state in (State.LOST, State.ACQUIRING):
+                        link.lose()
                     if step.estimate is not None:
                         link.send(step.estimate, item.telemetry if isinstance(item.telemetry, Telemetry) else None)
                 writer.write(row_of(step, region.frame))
                 gallery.offer(item.frame, item.telemetry, step)
+                pictures.offer(item.frame, item.telemetry, step, localizer.heatmap)
+                bag.add(step)
                 done, fixes = done + 1, fixes + step.published
                 if on_progress is not None:
                     on_progress(Progress(done, flight.frame_count, fixes, step.state))
@@ -113,6 +127,8 @@ def replay(
         )
         summary = summarize(rows, scored, timings.timings(), mavlink, about)
         write_report(stage / outputs.REPORT, summary, rows, scored, region, gallery.samples())
+        _write_tracks(stage, flight.name, rows, scored, region.frame)
+        _write_bag(stage, bag, pictures, rows, scored)
         (stage / outputs.CONFIG).write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
         write_summary(summary, stage / outputs.SUMMARY)
     return summary
@@ -132,6 +148,22 @@ class Stopwatch:
 
     def timings(self) -> Timings:
         return Timings(self._stage_ms, self._frame_ms)
+
+
+def _write_tracks(stage: Path, name: str, rows: list[FixRow], scored: Score, frame: MapFrame) -> None:
+    """For evo and Google Earth; without truth there is no file of it."""
+    tracks = tracks_of(rows, scored, frame)
+    write_tum(stage / outputs.ESTIMATE_TUM, rows, tracks.published_enu_m, with_heading=True)
+    if scored.has_truth:
+        write_tum(stage / outputs.TRUTH_TUM, rows, tracks.true_enu_m, with_heading=False)
+    write_kml(stage / outputs.KML, name, tracks, frame)
+
+
+def _write_bag(stage: Path, bag: ResultsBag, pictures: Pictures, rows: list[FixRow], scored: Score) -> None:
+    for captured_at_ns, jpeg in pictures.jpegs:
+        bag.add_picture(captured_at_ns, jpeg)
+    bag.add_truth([row.captured_at_ns for row in rows], scored)
+    bag.write(stage / outputs.MCAP)
 
 
 def _told(link: Link | None, listener: Listener | None, stage: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Score:
 
     `truth_enu_m` (N, 2), `error_m` (N,) of published fixes, `best_error_m` (N,) of first guesses,
     `mahalanobis2` (N,) of the error under the published covariance (its mean is the NEES; 2 is ideal).
+    `ate_rmse_m` is the root mean square of `error_m`: the absolute trajectory error in the plane, nothing aligned.
     The figures after `time_to_first_fix_s` are None without truth, or where nothing was published.
     """
 
@@ -60,6 +61,7 @@ class Score:
     false_fixes: int | None
     coverage_95: float | None
     nees_mean: float | None
+    ate_rmse_m: float | None
     found_within_8_m: int | None
     first_fix_error_m: float | None
     best_errors: Spread | None
@@ -105,6 +107,7 @@ def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame) -> Score
         false_fixes=int((errors > FALSE_FIX_M).sum()) if has_truth else None,
         coverage_95=float((squared <= CHI2_95).mean()) if squared.size else None,
         nees_mean=float(squared.mean()) if squared.size else None,
+        ate_rmse_m=float(np.sqrt(np.mean(errors**2))) if errors.size else None,
         found_within_8_m=int((errors <= FOUND_M).sum()) if has_truth else None,
         first_fix_error_m=float(errors[0]) if errors.size else None,
         best_errors=spread(best_errors),

@@ -70,10 +70,11 @@ def summarize(
         "first_fix_error_m": score.first_fix_error_m,
         "found_within_8_m": score.found_within_8_m,
         "nees_mean": score.nees_mean,
+        "ate_rmse_m": score.ate_rmse_m,
         "best_guess_error_m": _spread_dict(score.best_errors),
         "best_guess_within_8_m": score.best_within_8_m,
     }
-    return {key: _plain(value, None if key in _AS_GIVEN else _DECIMALS) for key, value in summary.items()}
+    return {key: plain(value, None if key in _AS_GIVEN else _DECIMALS) for key, value in summary.items()}
 
 
 def versions() -> dict[str, str]:
@@ -202,16 +203,16 @@ def _spread_dict(found: Any) -> dict[str, float] | None:
     return None if found is None else dataclasses.asdict(found)
 
 
-def _plain(value: Any, decimals: int | None) -> Any:
+def plain(value: Any, decimals: int | None) -> Any:
     """Python's own types; floats rounded where `decimals` says so; nan and inf become null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, decimals) for key, item in value.items()}
+        return {str(key): plain(item, decimals) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist(), decimals)
+        return plain(value.tolist(), decimals)
     if isinstance(value, (list, tuple)):
-        return [_plain(item, decimals) for item in value]
+        return [plain(item, decimals) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item(), decimals)
+        return plain(value.item(), decimals)
     if isinstance(value, float):
         if not math.isfinite(value):
             return None

@@ -7,6 +7,17 @@ import numpy as np
 from onboard.config import TrackConfig
 
 
+def predicted(
+    state: np.ndarray, covariance: np.ndarray, dt_s: float, acceleration_noise_mps2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """State (4,) and covariance (4, 4) after `dt_s` at constant velocity, white noise in acceleration."""
+    step = np.eye(4)
+    step[:2, 2:] = np.eye(2) * dt_s
+    q = acceleration_noise_mps2**2
+    noise = np.kron(np.array([[dt_s**3 / 3, dt_s**2 / 2], [dt_s**2 / 2, dt_s]]) * q, np.eye(2))
+    return step @ state, step @ covariance @ step.T + noise
+
+
 class Filter:
     """State (4,) in m and m/s with covariance (4, 4), valid at `valid_at_ns`."""
 
@@ -31,17 +42,21 @@ class Filter:
         """1 sigma along the worst direction."""
         return float(np.sqrt(np.linalg.eigvalsh(self.covariance[:2, :2])[-1]))
 
-    def predict(self, to_ns: int) -> None:
-        """Carry state and covariance to another time, white noise in acceleration. Going back is a mistake."""
+    def predict(
+        self, to_ns: int, change_enu_mps: np.ndarray | None = None, acceleration_noise_mps2: float | None = None
+    ) -> None:
+        """Carry state and covariance to another time, white noise in acceleration. Going back is a mistake.
+
+        `change_enu_mps` (2,): by how much the velocity is known to have changed meanwhile; it enters as an input.
+        `acceleration_noise_mps2` if it is not the config's: what is left unknown.
+        """
         dt = (to_ns - self.valid_at_ns) * 1e-9
         if dt < 0:
             raise ValueError(f"prediction backwards by {-dt:.3f} s")
-        step = np.eye(4)
-        step[:2, 2:] = np.eye(2) * dt
-        q = self.config.acceleration_noise_mps2**2
-        noise = np.kron(np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]]) * q, np.eye(2))
-        self.state = step @ self.state
-        self.covariance = step @ self.covariance @ step.T + noise
+        noise = self.config.acceleration_noise_mps2 if acceleration_noise_mps2 is None else acceleration_noise_mps2
+        self.state, self.covariance = predicted(self.state, self.covariance, dt, noise)
+        if change_enu_mps is not None:  # as if it came evenly
+            self.state = self.state + np.concatenate([change_enu_mps * dt / 2, change_enu_mps])
         self.valid_at_ns = to_ns
 
     def update_velocity(self, velocity_enu_mps: np.ndarray) -> None:

@@ -13,9 +13,11 @@ import numpy as np
 
 from onboard.config import Config
 from onboard.frames import wrap_angle
-from onboard.records import Estimate, Fix, Reason, State, Telemetry
+from onboard.records import Estimate, Fix, Inertia, Reason, State, Telemetry
 from onboard.track.acquire import Acquisition
 from onboard.track.filter import Filter
+from onboard.track.inertial import InertialFilter
+from onboard.track.velocity import VelocityUse, velocity_use
 
 _GATED_LIMIT = 4  # fixes in a row that the gate refuses: it is the track that is wrong
 _WIDEN_AFTER = 2  # frames without a fix after which other headings and heights are tried again
@@ -31,6 +33,11 @@ class Tracker:
         self.acquisition = Acquisition(config.track)
         self.heading_offset_rad = 0.0
         self.height_scale = 1.0
+        self._use = velocity_use(config.track.velocity_use)
+        self._velocity_enu_mps: np.ndarray | None = None  # telemetry's, at the last frame
+        self._inertia: Inertia | None = None  # likewise
+        self._height_m = 0.0  # above ground, likewise
+        self._velocity_lent = False  # whether the belief goes on with it since the last fix
         self._fixed_at_ns = 0
         self._gated = 0
         self.missed = 0
@@ -40,16 +47,48 @@ class Tracker:
         """Whether other headings and heights should be tried round the prediction."""
         return self.missed >= _WIDEN_AFTER
 
-    def predict(self, at_ns: int, velocity_enu_mps: np.ndarray | None) -> None:
+    def predict(self, at_ns: int, velocity_enu_mps: np.ndarray | None, telemetry: Telemetry | None = None) -> None:
         """Carry the belief to a frame's time; gives it up when it has lived on motion alone for too long."""
+        before, self._velocity_enu_mps = self._velocity_enu_mps, velocity_enu_mps
+        inertia_before, self._inertia = self._inertia, telemetry.inertia if telemetry is not None else None
+        if telemetry is not None and math.isfinite(telemetry.height_above_ground_m):
+            self._height_m = telemetry.height_above_ground_m
         if self.filter is None:
             return
-        self.filter.predict(at_ns)
-        if velocity_enu_mps is not None:
-            self.filter.update_velocity(velocity_enu_mps)
+        if isinstance(self.filter, InertialFilter):
+            self.filter.height_m = self._height_m
+        if not self._moved_by_inertia(at_ns, inertia_before):
+            self._move(at_ns, velocity_enu_mps, before)
         too_old = at_ns - self._fixed_at_ns > self.config.track.coast_s * 1e9
         if too_old or self.filter.position_sigma_m > self.config.track.max_position_sigma_m:
             self.lose()
+
+    def _moved_by_inertia(self, at_ns: int, before: Inertia | None) -> bool:
+        """The prediction by what the IMU felt since the last frame, where that is known."""
+        now = self._inertia
+        if not isinstance(self.filter, InertialFilter) or now is None or before is None or now.run != before.run:
+            return False
+        change = np.subtract(now.velocity_enu_mps, before.velocity_enu_mps)
+        leaned = np.subtract(now.lean_enu_rad, before.lean_enu_rad)
+        self.filter.predict(at_ns, change, self.config.track.inertial_noise_mps2, leaned)
+        return True
+
+    def _move(self, at_ns: int, velocity_enu_mps: np.ndarray | None, before_enu_mps: np.ndarray | None) -> None:
+        """The prediction, with what of the vehicle's velocity, now and at the last frame, is to be believed."""
+        assert self.filter is not None
+        known = velocity_enu_mps is not None
+        by_changes = self._use in (VelocityUse.INCREMENT, VelocityUse.INERTIAL)
+        coasting = by_changes and known and self.missed >= _WIDEN_AFTER
+        lend = coasting and not self._velocity_lent
+        noise = self.config.track.acceleration_noise_mps2
+        change = None
+        if by_changes and velocity_enu_mps is not None and before_enu_mps is not None:
+            change = velocity_enu_mps - before_enu_mps
+            noise = self.config.track.increment_noise_mps2 if self._velocity_lent and coasting else noise
+        self.filter.predict(at_ns, change, noise)
+        if velocity_enu_mps is not None and (lend or self._use is VelocityUse.MEASURED):
+            self.filter.update_velocity(velocity_enu_mps)
+        self._velocity_lent = coasting
 
     def lose(self) -> None:
         """Forget the position; what was learned of heading and height is doubtful too."""
@@ -64,9 +103,9 @@ class Tracker:
         if accepted is None:
             self.state = State.ACQUIRING if self.acquisition.hypotheses else State.LOST
             return Reason.ACQUIRING if fixes else Reason.NO_CANDIDATE
-        self.filter = Filter(
-            at_ns, accepted.position_enu_m, accepted.covariance_enu_m2, velocity_enu_mps, self.config.track
-        )
+        known = at_ns, accepted.position_enu_m, accepted.covariance_enu_m2, velocity_enu_mps, self.config.track
+        inertial = self._use is VelocityUse.INERTIAL
+        self.filter = InertialFilter(*known, self._height_m) if inertial else Filter(*known)
         self.acquisition.clear()
         self.state = State.TRACKING
         self._learn(accepted.fix, 1.0)
@@ -91,16 +130,21 @@ class Tracker:
             self.lose()
         return reason
 
-    def estimate(self, telemetry: Telemetry, fix: Fix | None, systematic_m2: float) -> Estimate | None:
-        """What may be published now: the filter's belief, with errors that do not average out added."""
+    def estimate(self, telemetry: Telemetry, fix: Fix | None, floor_m: float, tilt_m: float) -> Estimate | None:
+        """What may be published now: the filter's belief, with 1 sigma of errors that do not average out added.
+
+        `tilt_m`: of the attitude's error; a filter that estimates that has it in its own covariance.
+        """
         if self.filter is None:
             return None
-        covariance = self.filter.covariance.copy()
+        lasting_m = self.config.track.fix_bias_m if isinstance(self.filter, InertialFilter) else tilt_m
+        systematic_m2 = floor_m**2 + lasting_m**2
+        covariance = self.filter.covariance[:4, :4].copy()
         covariance[:2, :2] += np.eye(2) * systematic_m2
         return Estimate(
             self.filter.valid_at_ns,
             self.filter.state[:2].copy(),
-            self.filter.state[2:].copy(),
+            self.filter.state[2:4].copy(),
             covariance,
             fix.heading_rad if fix is not None else math.nan,
             telemetry.height_above_ground_m,

@@ -1,0 +1,63 @@
+"""Make an INT8 file small: what still lies in it as float32 weights becomes 8 bits too, and names become short.
+
+The products of attention and the last projection are computed in float32 all the same; their weights alone are kept
+as int8 with a scale a column, and a DequantizeLinear gives them back at run time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+_SMALLEST = 2048  # numbers; less is not worth a node
+
+
+def store_weights_in_bytes(proto: onnx.ModelProto) -> None:
+    """Weights of float MatMul and Gemm nodes as int8, symmetric, a scale for each output; in place."""
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    added: list[onnx.NodeProto] = []
+    for node in proto.graph.node:
+        tensor = constants.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        weights = numpy_helper.to_array(tensor)
+        if weights.ndim != 2 or weights.size < _SMALLEST:
+            continue
+        turned = any(a.name == "transB" and a.i for a in node.attribute)
+        axis = 0 if turned else 1
+        scale = np.maximum(np.abs(weights).max(axis=1 - axis), 1e-12).astype(np.float32) / np.float32(127)
+        bytes_ = np.rint(weights / np.expand_dims(scale, 1 - axis)).astype(np.int8)
+        names = [f"{tensor.name}_bytes", f"{tensor.name}_scale"]
+        proto.graph.initializer.append(numpy_helper.from_array(bytes_, names[0]))
+        proto.graph.initializer.append(numpy_helper.from_array(scale, names[1]))
+        added.append(
+            helper.make_node("DequantizeLinear", names, [f"{tensor.name}_back"], f"{tensor.name}_dq", axis=axis)
+        )
+        node.input[1] = f"{tensor.name}_back"
+    nodes = list(proto.graph.node)
+    used = {name for node in (*added, *nodes) for name in node.input}
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name in used]
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend([*added, *nodes])
+    proto.graph.initializer.extend(kept)
+
+
+def shorten_names(proto: onnx.ModelProto) -> None:
+    """Inner tensors are numbered and shapes that can be inferred are left out: names were 8 % of the file. Nodes keep
+    the names that a profile shows."""
+    ports = {value.name for value in (*proto.graph.input, *proto.graph.output)} | {""}
+    short: dict[str, str] = {}
+
+    def of(name: str) -> str:
+        return name if name in ports else short.setdefault(name, f"t{len(short)}")
+
+    for tensor in proto.graph.initializer:
+        tensor.name = of(tensor.name)
+    for node in proto.graph.node:
+        node.input[:], node.output[:] = [of(name) for name in node.input], [of(name) for name in node.output]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = ""
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del proto.graph.value_info[:]

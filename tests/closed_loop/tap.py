@@ -1,0 +1,41 @@
+"""Pilotage's own connection, with an ear on what leaves by it: what the vehicle was told is read off the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pymavlink.dialects.v20 import ardupilotmega as mav
+
+from onboard.frames import MapFrame
+from onboard.mavlink.connection import Connection
+from onboard.mavlink.globe import ARDUPILOT_GLOBE
+from onboard.mavlink.place import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One ODOMETRY. `boot_s` by the vehicle's clock; `position_enu_m` (2,) as the vehicle understands it."""
+
+    boot_s: float
+    position_enu_m: np.ndarray
+    quality: int
+    reset_counter: int
+
+
+class TappedConnection(Connection):
+    """A `Connection` that keeps the ODOMETRY that it was given."""
+
+    def send(self, message: mav.MAVLink_message) -> bool:
+        if message.get_type() == "ODOMETRY":
+            self.__dict__.setdefault("odometry", []).append(message)
+        return super().send(message)
+
+    def told(self, origin: Home, frame: MapFrame) -> list[Told]:
+        """What was told so far, in the map frame; `origin` is the vehicle's."""
+        start = (origin.latitude_deg, origin.longitude_deg)
+        told = []
+        for m in self.__dict__.get("odometry", []):
+            place = ARDUPILOT_GLOBE.geodetic(start, m.x, m.y)
+            told.append(Told(m.time_usec * 1e-6, frame.enu_from_geodetic(*place), m.quality, m.reset_counter))
+        return told

@@ -1,0 +1,141 @@
+"""The lean of the vehicle's attitude: its sign, its integrals, and that a filter which knows of it finds it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from onboard.config import TrackConfig
+from onboard.frames import (
+    ENU_FROM_NED,
+    quaternion_from_euler,
+    quaternion_from_rotation,
+    rotation_from_euler,
+    rotation_from_quaternion,
+)
+from onboard.mavlink.inertia import InertialSums
+from onboard.records import Inertia, Reason, Telemetry
+from onboard.telemetry import TelemetryBuffer
+from onboard.track.inertial import InertialFilter
+
+G_MPS2 = 9.80665
+STEP_NS = 20_000_000
+LEVEL = (1.0, 0.0, 0.0, 0.0)
+AT_REST = (0.0, 0.0, -G_MPS2)
+
+
+def settled(
+    sums: InertialSums, quat: tuple[float, ...], force: tuple[float, ...], steps: int, start: int = 0
+) -> Inertia:
+    found = None
+    for k in range(start, start + steps):
+        sums.attitude(k * STEP_NS, quat, (0.0, 0.0, 0.0))  # type: ignore[arg-type]
+        found = sums.force(k * STEP_NS, force)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("heading_deg", [0.0, 130.0])
+@pytest.mark.parametrize(("roll_deg", "pitch_deg"), [(1.0, 0.0), (0.0, 1.0), (-0.7, 0.4)])
+def test_a_leaned_attitude_errs_by_gravity_and_moves_a_fix_to_the_same_side(
+    heading_deg: float, roll_deg: float, pitch_deg: float
+) -> None:
+    """The vehicle stands level; its attitude is leaned in one step. Both effects are worked out here by rotations."""
+    yaw = math.radians(heading_deg)
+    level = quaternion_from_euler(0.0, 0.0, yaw)
+    leaned_matrix = rotation_from_euler(math.radians(roll_deg), math.radians(pitch_deg), yaw)
+    leaned = quaternion_from_rotation(leaned_matrix)
+    sums = InertialSums()
+    before = settled(sums, level, AT_REST, 10)
+    after = settled(sums, leaned, AT_REST, 101, start=10)
+    lean = np.subtract(after.lean_enu_rad, before.lean_enu_rad)
+    gained = np.subtract(after.velocity_enu_mps, before.velocity_enu_mps)
+    assert gained / 2.0 == pytest.approx(G_MPS2 * lean, abs=0.004)  # two seconds long
+    # The ground that the camera sees straight below is believed to lie aside; the vehicle, to the other side of it.
+    height_m = 100.0
+    below_ned = leaned_matrix @ np.array([0.0, 0.0, 1.0])
+    believed_ned_m = below_ned / below_ned[2] * height_m
+    fix_moved_enu_m = -(ENU_FROM_NED @ believed_ned_m)[:2]
+    assert fix_moved_enu_m == pytest.approx(height_m * lean, abs=0.02)
+
+
+def test_turning_as_the_gyroscopes_say_is_no_lean_and_no_gain_of_speed() -> None:
+    """Half a turn a second about a leaning axis: the body's rates explain all of the change."""
+    sums, rates = InertialSums(), np.array([0.3, -0.2, 3.0])
+    attitude, sample = rotation_from_euler(0.2, -0.1, 0.0), None
+    for k in range(250):
+        force = attitude.T @ np.array([0.0, 0.0, -G_MPS2])
+        sums.attitude(k * STEP_NS, quaternion_from_rotation(attitude), tuple(rates))
+        sample = sums.force(k * STEP_NS, tuple(force))
+        angle = np.linalg.norm(rates) * STEP_NS * 1e-9
+        x, y, z = rates / np.linalg.norm(rates)
+        half = math.sin(angle / 2)
+        attitude = attitude @ rotation_from_quaternion((math.cos(angle / 2), x * half, y * half, z * half))
+    assert sample is not None
+    assert sample.lean_enu_rad == pytest.approx((0.0, 0.0), abs=1e-4)
+    assert sample.velocity_enu_mps == pytest.approx((0.0, 0.0), abs=1e-3)
+
+
+def test_an_acceleration_is_summed_in_the_map_frame() -> None:
+    sums = InertialSums()
+    heading = quaternion_from_euler(0.0, 0.0, math.radians(90))
+    before = settled(sums, heading, AT_REST, 2)
+    after = settled(sums, heading, (1.0, 0.0, -G_MPS2), 51, start=2)  # a second forward, which is east
+    assert np.subtract(after.velocity_enu_mps, before.velocity_enu_mps) == pytest.approx([1.0, 0.0], abs=0.02)
+
+
+@pytest.mark.parametrize("what", ["gap", "replaced"])
+def test_after_a_gap_or_a_new_alignment_another_run_begins(what: str) -> None:
+    sums = InertialSums()
+    before = settled(sums, LEVEL, AT_REST, 5)
+    if what == "gap":
+        after = settled(sums, LEVEL, AT_REST, 3, start=100)
+    else:
+        after = settled(sums, quaternion_from_euler(0.0, 0.0, 1.0), AT_REST, 3, start=5)
+    assert after.run != before.run
+
+
+def test_telemetry_has_inertia_between_samples_of_one_run_only() -> None:
+    buffer = TelemetryBuffer(250_000_000)
+    for k in range(4):
+        buffer.add_attitude(k * 100, LEVEL)
+        buffer.add_height(k * 100, 50.0)
+    buffer.add_inertia(0, Inertia(1, (0.0, 2.0), (0.0, 0.0)))
+    buffer.add_inertia(100, Inertia(1, (1.0, 4.0), (0.1, -0.1)))
+    buffer.add_inertia(200, Inertia(2, (0.0, 0.0), (0.0, 0.0)))
+    between = buffer.at(50)
+    assert isinstance(between, Telemetry)
+    assert between.inertia == Inertia(1, (0.5, 3.0), (0.05, -0.05))
+    for t_ns in (150, 300):  # from one run to the next; after the last
+        told = buffer.at(t_ns)
+        assert not isinstance(told, Reason)
+        assert told.inertia is None
+
+
+def test_the_filter_finds_the_lean_and_tells_the_position_without_it() -> None:
+    """At rest under an attitude that leans by 0.6 degrees: fixes lie 1 m aside, accelerations say 0.1 m/s2."""
+    lean = np.array([math.radians(0.6), -math.radians(0.3)])
+    rng = np.random.default_rng(4)
+    height_m, half_s_ns = 100.0, 500_000_000
+    position = np.array([30.0, -20.0])
+    belief = InertialFilter(0, position + height_m * lean, np.eye(2), np.zeros(2), TrackConfig(), height_m)
+    assert belief.position_sigma_m > 1.7  # the first fix may be off by the height times a degree
+    errors = []
+    for k in range(1, 120):
+        belief.predict(k * half_s_ns, G_MPS2 * lean * 0.5, 0.1, np.zeros(2))
+        belief.update_position(position + height_m * lean + rng.normal(0, 0.5, 2), np.eye(2) * 0.25)
+        errors.append(belief.state[:2] - position)
+    assert np.abs(belief.state[4:6] - lean).max() < math.radians(0.15)
+    assert np.sqrt(np.mean(np.square(errors[-60:]))) < 0.45
+    sigma = np.sqrt(np.diag(belief.covariance))
+    assert (np.abs(errors[-1]) < 4 * sigma[:2]).all()
+
+
+def test_a_lean_by_the_estimator_is_known_at_once() -> None:
+    belief = InertialFilter(0, np.zeros(2), np.eye(2), np.zeros(2), TrackConfig(), 100.0)
+    belief.predict(1_000_000, np.zeros(2), 0.1, np.array([0.01, 0.0]))
+    assert belief.state[4] == pytest.approx(0.01)
+    # and the fix that is moved by it is no surprise
+    assert belief.distance2(np.array([1.0, 0.0]), np.eye(2)) < 0.01
