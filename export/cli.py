@@ -29,19 +29,96 @@ def onnx(
     print(f"model: {export_onnx(checkpoint, out, name, training_data)}")
 
 
+@app.command("dequantize")
+def dequantize(
+    model: Annotated[Path, typer.Argument(help="An INT8 model whose float parent is not at hand.")],
+    out: Annotated[Path, typer.Option(help="The float32 file.")],
+) -> None:
+    """Write the float32 model inside an INT8 one: the weights that fly, no rounding of activations."""
+    from export.dequantize import float_model
+    from export.facts import save_model
+    from export.rewrite import faster
+
+    print(f"model: {save_model(faster(float_model(model)), out)}")
+
+
 @app.command("quantize")
 def quantize(
     model: Annotated[Path, typer.Argument(help="A float32 model of `pilotage export onnx`.")],
     out: Annotated[Path, typer.Option(help="The INT8 file.")],
     data: Annotated[Path, typer.Option(help="Folder with naip/, see training/README.md.")] = Path("../shared/data"),
     frames: Annotated[int, typer.Option(help="Calibration views and tiles.")] = 96,
+    target: Annotated[str, typer.Option(help="onnxruntime or tensorrt: each wants its own file.")] = "onnxruntime",
+    tolerated: Annotated[
+        float, typer.Option(help="Error of an output (1 - mean cosine) beyond which layers stay float.")
+    ] = 0.005,
     seed: int = 5,
 ) -> None:
-    """Write the INT8 (QDQ) file for ONNX Runtime, calibrated on views of training ground."""
+    """Write the INT8 (QDQ) file for a runtime, calibrated on views of training ground; say which layers stay float."""
     from export.quantize import quantize as run
-    from export.quantize import training_frames
+    from export.quantize import target_of, training_frames
+    from export.sensitivity import measure, print_sensitivity
 
-    print(f"model: {run(model, out, training_frames(data, frames, seed))}")
+    wanted, views = target_of(target), list(training_frames(data, frames, seed))
+    sensitivity = measure(model, views, wanted, tolerated)
+    print_sensitivity(sensitivity)
+    print(f"model: {run(model, out, views, wanted, sensitivity.nodes)}")
+
+
+@app.command("half")
+def half(
+    model: Annotated[Path, typer.Argument(help="A float32 model of `pilotage export onnx`.")],
+    out: Annotated[Path, typer.Option(help="The FP16 file.")],
+) -> None:
+    """Write the FP16 file, its casts inside; normalisation, norms and softmax stay float32."""
+    from export.half import half_model
+
+    print(f"model: {half_model(model, out)}")
+
+
+@app.command("model")
+def model(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of `pilotage train`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    name: str = "overhead",
+    data: Annotated[Path, typer.Option(help="Folder with naip/, see training/README.md.")] = Path("../shared/data"),
+    frames: Annotated[int, typer.Option(help="Calibration views and tiles.")] = 96,
+    training_data: Annotated[str, typer.Option(help="What it learned from, and under which licence.")] = ATTRIBUTION,
+    tolerances: Annotated[Path | None, typer.Option(help="YAML of what a smaller file may lose.")] = None,
+    seed: int = 5,
+) -> None:
+    """All files of a checkpoint: FP32, FP16, INT8 for each runtime; then the gate."""
+    from export.check import read_tolerances
+    from export.half import half_model
+    from export.onnx import export_onnx
+
+    read_tolerances(tolerances)  # a mistake in it shows before the work
+    whole = export_onnx(checkpoint, out / f"{name}.onnx", name, training_data)
+    print(f"model: {whole}\nmodel: {half_model(whole, out / f'{name}.fp16.onnx')}")
+    quantize(whole, out / f"{name}.int8.onnx", data, frames, "onnxruntime", seed=seed)
+    quantize(whole, out / f"{name}.int8-tensorrt.onnx", data, frames, "tensorrt", seed=seed)
+    check(out / f"{name}.int8.onnx", whole, data, tolerances=tolerances)
+
+
+@app.command("check")
+def check(
+    model: Annotated[Path, typer.Argument(help="The file that is to fly.")],
+    against: Annotated[Path | None, typer.Option(help="Its float parent; else its own weights, dequantized.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder with naip/; without it, ground is drawn.")] = Path(
+        "../shared/data"
+    ),
+    views: Annotated[int, typer.Option(min=1, help="Held-out views.")] = 60,
+    tolerances: Annotated[Path | None, typer.Option(help="YAML of what a smaller file may lose.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime.")] = 2,
+) -> None:
+    """Hold a model against its float parent in recall, metres, cosine, time and size; exit 1 beyond tolerances."""
+    from export.check import check as run
+    from export.check import print_report, read_tolerances
+
+    report = run(model, against, data, views, read_tolerances(tolerances), threads)
+    print_report(report)
+    if report.failures:
+        raise typer.Exit(1)
 
 
 @app.command("engine")

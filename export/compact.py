@@ -10,16 +10,18 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from export.rewrite import FRONT
+
 _SMALLEST = 2048  # numbers; less is not worth a node
 
 
 def store_weights_in_bytes(proto: onnx.ModelProto) -> None:
     """Weights of float MatMul and Gemm nodes as int8, symmetric, a scale for each output; in place."""
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    added: list[onnx.NodeProto] = []
+    added: dict[str, onnx.NodeProto] = {}
     for node in proto.graph.node:
         tensor = constants.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
-        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or node.name.startswith(FRONT):
             continue
         weights = numpy_helper.to_array(tensor)
         if weights.ndim != 2 or weights.size < _SMALLEST:
@@ -28,19 +30,30 @@ def store_weights_in_bytes(proto: onnx.ModelProto) -> None:
         axis = 0 if turned else 1
         scale = np.maximum(np.abs(weights).max(axis=1 - axis), 1e-12).astype(np.float32) / np.float32(127)
         bytes_ = np.rint(weights / np.expand_dims(scale, 1 - axis)).astype(np.int8)
-        names = [f"{tensor.name}_bytes", f"{tensor.name}_scale"]
+        names, back = [f"{tensor.name}_bytes", f"{tensor.name}_scale"], f"{tensor.name}_back"
+        node.input[1] = back
+        if back in added:
+            continue
         proto.graph.initializer.append(numpy_helper.from_array(bytes_, names[0]))
         proto.graph.initializer.append(numpy_helper.from_array(scale, names[1]))
-        added.append(
-            helper.make_node("DequantizeLinear", names, [f"{tensor.name}_back"], f"{tensor.name}_dq", axis=axis)
-        )
-        node.input[1] = f"{tensor.name}_back"
+        added[back] = helper.make_node("DequantizeLinear", names, [back], axis=axis)
     nodes = list(proto.graph.node)
-    used = {name for node in (*added, *nodes) for name in node.input}
+    for node in nodes:
+        if node.op_type == "DequantizeLinear" and _is_zero_bias(node, constants):
+            del node.input[2]
+    used = {name for node in (*added.values(), *nodes) for name in node.input}
     kept = [tensor for tensor in proto.graph.initializer if tensor.name in used]
     del proto.graph.node[:], proto.graph.initializer[:]
-    proto.graph.node.extend([*added, *nodes])
+    proto.graph.node.extend([*added.values(), *nodes])
     proto.graph.initializer.extend(kept)
+
+
+def _is_zero_bias(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a DequantizeLinear gives back an int32 bias, whose zero point is 0 without being said."""
+    if len(node.input) < 3 or node.input[0] not in constants:
+        return False
+    zero = constants[node.input[2]]
+    return zero.data_type == onnx.TensorProto.INT32 and not numpy_helper.to_array(zero).any()
 
 
 def shorten_names(proto: onnx.ModelProto) -> None:

@@ -29,7 +29,7 @@ from onboard.errors import EngineError
 
 MIN_CALIBRATION = 16
 PERCENTILE = 99.995
-_CONVOLUTIONAL = ("Conv", "Add", "Relu", "Resize")
+CONVOLUTIONAL = ("Conv", "Add", "Relu", "Resize")
 
 View = tuple[np.ndarray, np.ndarray]  # image uint8 (N, N, 3) RGB, mask bool (N, N)
 
@@ -39,6 +39,14 @@ class Target(str, Enum):
 
     ONNXRUNTIME = "onnxruntime"
     TENSORRT = "tensorrt"
+
+
+def target_of(name: str) -> Target:
+    """Raises EngineError for a runtime that there is no recipe for."""
+    try:
+        return Target(name)
+    except ValueError as error:
+        raise EngineError("quantization target", name, " or ".join(t.value for t in Target)) from error
 
 
 _ACTIVATION = {Target.ONNXRUNTIME: QuantType.QUInt8, Target.TENSORRT: QuantType.QInt8}
@@ -78,7 +86,7 @@ def quantize(
     keep_float: names of further nodes that stay float. Raises EngineError for fewer than 16 frames, for frames of
     another size than the model's, or for a file that is no float model.
     """
-    target, proto = Target(target), read_model(model)
+    target, proto = target_of(target), read_model(model)
     batches = _batches(proto, model, frames)
     prepared, beside = out.with_suffix(".prepared.onnx"), out.with_suffix(".partial.onnx")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +98,7 @@ def quantize(
                 str(beside),
                 _Reader(iter(batches)),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_CONVOLUTIONAL),
+                op_types_to_quantize=list(CONVOLUTIONAL),
                 nodes_to_exclude=sorted({*float_nodes(onnx.load(prepared)), *keep_float}),
                 per_channel=True,
                 activation_type=_ACTIVATION[target],
@@ -150,12 +158,12 @@ def float_nodes(proto: onnx.ModelProto) -> list[str]:
             continue
         sources = [producers[i] for i in node.input if i in producers]
         fed = node.op_type == "Conv" or any(s.name in after_convolution for s in sources)
-        tainted = (node.op_type not in (*_CONVOLUTIONAL,) and fed) or any(s.name in after_other for s in sources)
+        tainted = (node.op_type not in (*CONVOLUTIONAL,) and fed) or any(s.name in after_other for s in sources)
         if fed:
             after_convolution.add(node.name)
         if tainted:
             after_other.add(node.name)
-        if (not fed or tainted) and node.op_type in _CONVOLUTIONAL:
+        if (not fed or tainted) and node.op_type in CONVOLUTIONAL:
             keep_float.append(node.name)
     return keep_float
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from rich.console import Console
+from rich.table import Table
 
 from export.facts import read_model
-from export.quantize import _CONVOLUTIONAL, Target, View, float_nodes, quantize
+from export.quantize import CONVOLUTIONAL, Target, View, float_nodes, quantize
 from onboard.config import EngineConfig
 from onboard.engine import Embeddings
 from onboard.engine.onnx import OnnxEngine
@@ -96,7 +98,7 @@ def groups_of(proto: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
         group = _module(named) if named else before
         for name in node.output:
             group_of[name] = group
-        if node.op_type in _CONVOLUTIONAL and node.name not in excluded and group:
+        if node.op_type in CONVOLUTIONAL and node.name not in excluded and group:
             groups.setdefault(group, []).append(node.name)
     return {group: tuple(names) for group, names in groups.items()}
 
@@ -117,3 +119,14 @@ def _embed(model: Path, frames: Sequence[View]) -> Embeddings:
 def _distance(wanted: np.ndarray, found: np.ndarray) -> float:
     """One less the mean cosine of unit vectors along the last axis."""
     return float(1 - (wanted * found).sum(axis=-1).mean())
+
+
+def print_sensitivity(found: Sensitivity) -> None:
+    """The groups, worst first, and what was kept float because of it."""
+    table = Table("quantized alone", "descriptor", "detail", "fine", "stays")
+    for group in found.groups:
+        errors = (f"{value:.5f}" for value in (group.descriptors, group.detail, group.fine))
+        table.add_row(group.group, *errors, "float" if group.group in found.kept_float else "int8")
+    Console().print(table)
+    steps = ", then ".join(f"{error:.5f}" for error in found.errors)
+    print(f"error of the whole (1 - mean cosine of the worst output): {steps}; tolerated {found.tolerated}")

@@ -64,6 +64,7 @@ class TrackConfig:
     increment_noise_mps2: float = 0.2  # of its changes, where no fix comes: their error grows as this times root time
     inertial_noise_mps2: float = 0.1  # of the IMU's accelerations: error of velocity grows as this times root time
     lean_noise_deg: float = 0.035  # of what its gyroscopes say, degrees per root second
+    gyro_bias_sigma_dps: float = 0.03  # what the vehicle's estimator leaves of it
     lean_sigma_deg: float = 1.0  # of the vehicle's attitude when nothing is known of its error yet
     fix_bias_m: float = 1.0  # of fixes on one kind of ground together (shadows, relief), where the lean is estimated
     max_speed_mps: float = 40.0  # where no velocity is known

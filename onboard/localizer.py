@@ -43,7 +43,7 @@ class Localizer:
         self.region, self.config, self.confidence = region, config, confidence
         self.rectifier = Rectifier(camera, body_from_camera, engine.facts.view_px, config.rectify)
         self.locator = Locator(region, engine, self.rectifier, confidence, config)
-        self.tracker = Tracker(config)
+        self.tracker = Tracker(config, confidence.tilt_sigma_deg)
         self.independent, self._start_enu_m = independent, start_enu_m
         self._began_ns: int | None = None
         self._last_ns: int | None = None

@@ -319,7 +319,35 @@ def test_an_armed_vehicle_is_only_looked_at(wish: str) -> None:
     assert (bench.store.written, bench.vehicle.fixes, bench.vehicle.violations) == ([], [], [])
 
 
-def test_a_vehicle_that_is_armed_after_the_question_is_not_written_to() -> None:
+@pytest.mark.parametrize("wish", ["fix", "dry_run_fix"])
+def test_a_vehicle_that_is_armed_while_the_question_stands_is_left_alone(wish: str) -> None:
+    bench = Bench(ALONE | {"EK3_SRC1_YAW": 6})
+
+    def think_and_arm(question: str) -> bool:
+        bench.clock.advance(60)
+        bench.vehicle.armed = True
+        return True
+
+    with pytest.raises(LinkError, match="armed"):
+        visit(bench.session(), bench.settings, Wishes(think_and_arm, bench.said.append, at=(47.0, 8.0), **{wish: True}))
+    assert (bench.store.written, bench.vehicle.fixes, bench.vehicle.origin) == ([], [], None)
+
+
+def test_an_answer_may_take_its_time() -> None:
+    bench = Bench(ALONE | {"EK3_SRC1_YAW": 6})
+
+    def think(question: str) -> bool:
+        bench.clock.advance(60)
+        return True
+
+    assert visit(bench.session(), bench.settings, Wishes(think, bench.said.append, fix=True)).ready
+    wishes = Wishes(think, bench.said.append, dry_run_fix=True, at=(47.0, 8.0))
+    dry_run = visit(bench.session(), bench.settings, wishes).dry_run
+    assert dry_run is not None
+    assert dry_run.verdict is TrialVerdict.TAKEN
+
+
+def test_a_vehicle_that_is_armed_between_two_writes_is_not_written_to() -> None:
     bench = Bench(ALONE)
     session = bench.session()
     session.meet(5.0)
@@ -372,7 +400,7 @@ def test_the_link_is_measured() -> None:
     assert rates["ATTITUDE_QUATERNION"].heard_hz == pytest.approx(50, abs=3)
     assert link.seconds == pytest.approx(6.0, abs=0.05)
     assert 0 < link.round_trip_ms <= link.round_trip_p95_ms <= 20
-    assert (link.synced, link.lost, link.loss) == (True, 0, 0.0)
+    assert (link.synced, link.lost, link.loss) == (1.0, 0, 0.0)
     assert link.offset_jitter_ms < 2
     assert link.bytes_per_s > 1000
 
@@ -395,7 +423,24 @@ def test_a_vehicle_that_does_not_answer_timesync_is_not_ready() -> None:
     assert math.isnan(diagnosis.link.round_trip_ms)
 
 
-def test_a_full_serial_line_is_found() -> None:
+def test_a_clock_that_jumps_is_found() -> None:
+    bench = Bench(ALONE)
+    answer = bench.vehicle._handlers["TIMESYNC"]
+
+    def jump_and_answer(message: mav.MAVLink_message, now_ns: int) -> None:
+        late = (now_ns - bench.vehicle.started_at_ns) // (2 * S) * S // 20
+        bench.vehicle.boot_at_ns = bench.vehicle.started_at_ns + late  # 50 ms every 2 s
+        answer(message, now_ns)
+
+    bench.vehicle._handlers["TIMESYNC"] = jump_and_answer
+    diagnosis = bench.visit()
+    assert 0 < diagnosis.link.synced < 0.95
+    found = the(diagnosis.findings, "time sync")
+    assert found.value == diagnosis.link.synced
+    assert "jumps" in found.why
+
+
+def test_a_thin_serial_line_is_asked_for_less_and_its_ports_are_looked_at() -> None:
     bench = Bench(ALONE | {"SERIAL2_PROTOCOL": 1})
     bench.line.address = Address("serial", "/dev/ttyX", 19200)
     diagnosis = bench.visit()
@@ -431,6 +476,16 @@ def test_a_fix_that_is_ignored_names_what_to_set_and_stands_in_the_way() -> None
     sent = len(bench.vehicle.fixes)
     bench.session().run(3.0)
     assert len(bench.vehicle.fixes) == sent  # it stops
+
+
+def test_px4_is_told_by_its_own_message_under_the_id_that_its_slot_listens_to() -> None:
+    bench = Bench(GLOBAL, autopilot=PX4)  # whose scripted estimator takes no such message
+    dry_run = bench.visit(dry_run_fix=True, at=(47.0, 8.0)).dry_run
+    assert dry_run is not None
+    assert dry_run.verdict is TrialVerdict.NOT_TAKEN
+    assert "EKF2_AGP0_CTRL" in dry_run.remedy
+    assert {fix.message.get_type() for fix in bench.vehicle.fixes} == {"GLOBAL_POSITION_SENSOR"}
+    assert {fix.message.id for fix in bench.vehicle.fixes} == {bench.store.values["EKF2_AGP0_ID"]}
 
 
 def test_whom_an_estimator_with_gps_follows_is_not_claimed() -> None:

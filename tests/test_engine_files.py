@@ -285,7 +285,9 @@ def test_an_engine_of_another_model_is_not_taken(model: Path) -> None:
         find_engine(model, model.parent, ORIN)
 
 
-@pytest.mark.parametrize("spoil", ["cut", "changed", "no side-car", "half a side-car", "old side-car", "stranger's"])
+@pytest.mark.parametrize(
+    "spoil", ["cut", "changed", "no side-car", "half a side-car", "old side-car", "odd side-car", "stranger's"]
+)
 def test_a_broken_engine_never_reaches_tensorrt(spoil: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(batches=(1,)).install(monkeypatch)
     path = write_engine(model.parent, model, facts_of(model), ORIN, (1,), b"engine")
@@ -297,6 +299,7 @@ def test_a_broken_engine_never_reaches_tensorrt(spoil: str, model: Path, monkeyp
         "no side-car": ("without its side-car",),
         "half a side-car": ("unreadable side-car",),
         "old side-car": ("unreadable side-car", "pilotage-engine-0"),
+        "odd side-car": ("unreadable side-car",),
         "stranger's": ("another model",),
     }[spoil]
     if spoil == "cut":
@@ -308,8 +311,12 @@ def test_a_broken_engine_never_reaches_tensorrt(spoil: str, model: Path, monkeyp
     elif spoil == "half a side-car":
         beside.write_text(beside.read_text()[:100])
     else:
-        change = {"format": "pilotage-engine-0"} if spoil == "old side-car" else {"model_sha256": "00" * 32}
-        beside.write_text(json.dumps(told | change))
+        change = {
+            "old side-car": {"format": "pilotage-engine-0"},
+            "odd side-car": {"metadata": 7},
+            "stranger's": {"model_sha256": "00" * 32},
+        }
+        beside.write_text(json.dumps(told | change[spoil]))
     with pytest.raises(EngineError) as error:
         open_engine(model, EngineConfig(backend="tensorrt"))
     assert_one_line(error, *words, "pilotage export engine")

@@ -142,6 +142,7 @@ def read_record(engine: Path, remedy: str) -> EngineRecord:
 
 def _record_from(told: dict[str, Any]) -> EngineRecord:
     fields = {field.name: told[field.name] for field in dataclasses.fields(EngineRecord)}
+    fields["metadata"] = dict(fields["metadata"])
     fields["target"] = Target(**fields["target"])
     fields["batches"] = tuple(int(batch) for batch in fields["batches"])
     return EngineRecord(**fields)

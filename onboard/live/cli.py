@@ -153,6 +153,7 @@ def _facts(engine: Engine, region: RegionMap, camera: str, start: str | None) ->
     return {
         "pilotage": __version__,
         "model": {"name": engine.facts.name, "sha256": engine.facts.sha256},
+        "engine": engine.backend,
         "map": {"name": region.name, "sha256": region.sha256},
         "camera": camera.split(":")[0],  # an address may hold a password
         "start": start,

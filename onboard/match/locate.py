@@ -179,14 +179,13 @@ class Locator:
             centre = search.centre_enu_m + views[0].centre_from_vehicle_enu_m
             row, col = (round(float(v)) for v in level.cell_of(centre))
             reach = math.ceil(search.radius_m / level.cell_m) + 1
-            rows, cols = (row - reach, row + reach + 1), (col - reach, col + reach + 1)
             block = block_size(2 * reach + 1, size)
             origins = block_origins((row - reach, col - reach, 2 * reach + 1, 2 * reach + 1), block, size)
         if not origins:
             return None
         blocks = correlate(self._spectra[index], templates, masks, origins, block)
         if search.centre_enu_m is not None:
-            blocks = [_within(b, rows, cols) for b in blocks]
+            blocks = [_within(b, row, col, reach) for b in blocks]
         return Heatmap.of(level, blocks)
 
     def _modes(self, heatmap: Heatmap, views: list[GroundView], search: Search) -> list[Mode]:
@@ -377,10 +376,9 @@ def _promising(
     return [origins[i] for i in sorted(chosen)]
 
 
-def _within(block: ScoreBlock, rows: tuple[int, int], cols: tuple[int, int]) -> ScoreBlock:
-    """Places outside rows and cols are taken out of a block."""
+def _within(block: ScoreBlock, row: int, col: int, reach: int) -> ScoreBlock:
+    """Places further than `reach` cells from row, col are taken out of a block: a strong one would hide a near one."""
     score = block.score.copy()
-    row, col = block.row + np.arange(score.shape[0]), block.col + np.arange(score.shape[1])
-    score[(row < rows[0] - 1) | (row > rows[1])] = -1.0
-    score[:, (col < cols[0] - 1) | (col > cols[1])] = -1.0
+    rows, cols = np.ogrid[: score.shape[0], : score.shape[1]]
+    score[(block.row + rows - row) ** 2 + (block.col + cols - col) ** 2 > reach**2] = -1.0
     return ScoreBlock(block.row, block.col, score, block.template)

@@ -3,12 +3,12 @@
 Attitude comes from an estimator that our own fixes steer. Where it leans by d (radians, to the east and north), gravity
 leaks into the accelerations, and the view is laid on the ground beside where it was:
 
-    p' = v        v' = a - g d        d' = l        fix = p + h d + noise
+    p' = v        v' = a - g d        d' = l + b        fix = p + h d + noise
 
 a: the IMU's acceleration as that attitude turns it; l: how the estimator leans it beyond what the gyroscopes turn
-(`onboard.mavlink.inertia`); h: the height above ground. Without d the loop through the vehicle is unstable unless its
-estimator is made slow (tests/test_attitude_loop.py); with d in the state the fix's share is known for what it is, and
-what is told is the position.
+(`onboard.mavlink.inertia`); b: the gyroscopes' bias that is left; h: the height above ground. Without d the loop
+through the vehicle is unstable unless its estimator is slow (tests/test_attitude_loop.py); with d in the state, the fix
+is known for what it is, and what is told is the position.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from onboard.config import TrackConfig
 from onboard.track.filter import Filter
 
 _GRAVITY_MPS2 = 9.80665
-_POSITION, _VELOCITY, _LEAN = slice(0, 2), slice(2, 4), slice(4, 6)
+_POSITION, _VELOCITY, _LEAN, _BIAS = slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)
+_STATES = 8
 # What an estimator may do to its attitude in a second where nobody tells: radians per root second.
 _UNKNOWN_LEAN_RAD = 3e-3
+_BIAS_WALK_RAD = 3e-5  # rad/s per root second: it also turns with the vehicle
 
 
 class InertialFilter(Filter):
-    """State (6,): east, north, v_east, v_north, and the lean to the east and north in rad, with covariance (6, 6)."""
+    """State (8,): east, north, v_east, v_north, the lean to the east and north in rad, and its unseen rate in rad/s."""
 
     def __init__(
         self,
@@ -41,13 +43,14 @@ class InertialFilter(Filter):
         """The first position is a fix too, made with an attitude that leans nobody knows how far."""
         super().__init__(valid_at_ns, position_enu_m, covariance_enu_m2, velocity_enu_mps, config)
         self.height_m = height_m  # above ground, of the next fix
-        self.state = np.concatenate([self.state, np.zeros(2)])
-        covariance = np.zeros((6, 6))
+        self.state = np.concatenate([self.state, np.zeros(4)])
+        covariance = np.zeros((_STATES, _STATES))
         covariance[:4, :4] = self.covariance
         lean_rad2 = np.eye(2) * math.radians(config.lean_sigma_deg) ** 2
         covariance[_LEAN, _LEAN] = lean_rad2
         covariance[_POSITION, _POSITION] += lean_rad2 * height_m**2
         covariance[_POSITION, _LEAN] = covariance[_LEAN, _POSITION] = -lean_rad2 * height_m
+        covariance[_BIAS, _BIAS] = np.eye(2) * math.radians(config.gyro_bias_sigma_dps) ** 2
         self.covariance = covariance
 
     def predict(
@@ -67,15 +70,17 @@ class InertialFilter(Filter):
         inertial = leaned_enu_rad is not None
         noise = self.config.acceleration_noise_mps2 if acceleration_noise_mps2 is None else acceleration_noise_mps2
         lean_noise = math.radians(self.config.lean_noise_deg) if inertial else _UNKNOWN_LEAN_RAD
-        step = np.eye(6)
+        step = np.eye(_STATES)
         step[_POSITION, _VELOCITY] = np.eye(2) * dt
         if inertial:
             step[_POSITION, _LEAN] = -np.eye(2) * _GRAVITY_MPS2 * dt**2 / 2
             step[_VELOCITY, _LEAN] = -np.eye(2) * _GRAVITY_MPS2 * dt
-        spread = np.zeros((6, 6))
+            step[_LEAN, _BIAS] = np.eye(2) * dt
+        spread = np.zeros((_STATES, _STATES))
         motion = np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]]) * noise**2
         spread[:4, :4] = np.kron(motion, np.eye(2))
         spread[_LEAN, _LEAN] = np.eye(2) * lean_noise**2 * dt
+        spread[_BIAS, _BIAS] = np.eye(2) * _BIAS_WALK_RAD**2 * dt
         self.state = step @ self.state
         self.covariance = step @ self.covariance @ step.T + spread
         if change_enu_mps is not None:  # as if it came evenly
@@ -90,7 +95,7 @@ class InertialFilter(Filter):
         seen = self._seen()
         gain = np.linalg.solve(seen @ self.covariance @ seen.T + covariance_enu_m2, seen @ self.covariance).T
         self.state = self.state + gain @ (position_enu_m - seen @ self.state)
-        keep = np.eye(6) - gain @ seen
+        keep = np.eye(_STATES) - gain @ seen
         self.covariance = keep @ self.covariance @ keep.T + gain @ covariance_enu_m2 @ gain.T
 
     def distance2(self, position_enu_m: np.ndarray, covariance_enu_m2: np.ndarray) -> float:
@@ -99,7 +104,7 @@ class InertialFilter(Filter):
         return float(miss @ np.linalg.solve(seen @ self.covariance @ seen.T + covariance_enu_m2, miss))
 
     def _seen(self) -> np.ndarray:
-        """(2, 6): what of the state a fix shows."""
-        seen = np.zeros((2, 6))
+        """(2, 8): what of the state a fix shows."""
+        seen = np.zeros((2, _STATES))
         seen[:, _POSITION], seen[:, _LEAN] = np.eye(2), np.eye(2) * self.height_m
         return seen

@@ -20,14 +20,19 @@ from onboard.track.inertial import InertialFilter
 from onboard.track.velocity import VelocityUse, velocity_use
 
 _GATED_LIMIT = 4  # fixes in a row that the gate refuses: it is the track that is wrong
+_LEAST_FIX_SIGMA_M = 0.3
 _WIDEN_AFTER = 2  # frames without a fix after which other headings and heights are tried again
 
 
 class Tracker:
-    """Holds the belief. `heading_offset_rad` and `height_scale` are what telemetry was found to err by."""
+    """Holds the belief. `heading_offset_rad` and `height_scale` are what telemetry was found to err by.
 
-    def __init__(self, config: Config) -> None:
+    `tilt_sigma_deg` is the share of the attitude's error in a fix's covariance.
+    """
+
+    def __init__(self, config: Config, tilt_sigma_deg: float = 0.0) -> None:
         self.config = config
+        self._tilt_sigma_rad = math.radians(tilt_sigma_deg)
         self.state = State.LOST
         self.filter: Filter | None = None
         self.acquisition = Acquisition(config.track)
@@ -103,9 +108,12 @@ class Tracker:
         if accepted is None:
             self.state = State.ACQUIRING if self.acquisition.hypotheses else State.LOST
             return Reason.ACQUIRING if fixes else Reason.NO_CANDIDATE
-        known = at_ns, accepted.position_enu_m, accepted.covariance_enu_m2, velocity_enu_mps, self.config.track
-        inertial = self._use is VelocityUse.INERTIAL
-        self.filter = InertialFilter(*known, self._height_m) if inertial else Filter(*known)
+        position, covariance, track = accepted.position_enu_m, accepted.covariance_enu_m2, self.config.track
+        if self._use is VelocityUse.INERTIAL:
+            covariance = self._without_tilt(covariance)
+            self.filter = InertialFilter(at_ns, position, covariance, velocity_enu_mps, track, self._height_m)
+        else:
+            self.filter = Filter(at_ns, position, covariance, velocity_enu_mps, track)
         self.acquisition.clear()
         self.state = State.TRACKING
         self._learn(accepted.fix, 1.0)
@@ -116,8 +124,11 @@ class Tracker:
         """The best fix near the prediction, or why there is none. None when it was taken in."""
         assert self.filter is not None
         if fix is not None and reason is None:
-            if self.filter.distance2(fix.position_enu_m, fix.covariance_enu_m2) <= self.config.track.gate_chi2:
-                self.filter.update_position(fix.position_enu_m, fix.covariance_enu_m2)
+            covariance = fix.covariance_enu_m2
+            if isinstance(self.filter, InertialFilter):
+                covariance = self._without_tilt(covariance)
+            if self.filter.distance2(fix.position_enu_m, covariance) <= self.config.track.gate_chi2:
+                self.filter.update_position(fix.position_enu_m, covariance)
                 self._learn(fix, 0.3)
                 self._fixed_at_ns, self._gated, self.missed = self.filter.valid_at_ns, 0, 0
                 self.state = State.TRACKING
@@ -150,6 +161,11 @@ class Tracker:
             telemetry.height_above_ground_m,
             fix.probability_right if fix is not None else 0.5,
         )
+
+    def _without_tilt(self, covariance_enu_m2: np.ndarray) -> np.ndarray:
+        """A fix's covariance without the attitude's share, for a filter that has the attitude's error in its state."""
+        variances, axes = np.linalg.eigh(covariance_enu_m2 - np.eye(2) * (self._height_m * self._tilt_sigma_rad) ** 2)
+        return (axes * np.maximum(variances, _LEAST_FIX_SIGMA_M**2)) @ axes.T
 
     def _learn(self, fix: Fix, rate: float) -> None:
         offset = fix.evidence["heading_offset_rad"]

@@ -17,6 +17,7 @@ _SLOW = 0.5  # of what was asked for
 _LOSS = 0.05
 _ROUND_TRIP_MS = 100.0
 _JITTER_MS = 5.0
+_SYNCED, _SYNCED_AT_ALL = 0.95, 0.5
 _FULL = 0.8  # of a serial line
 _SYNC_PATIENCE_S = 5.0
 _ATTITUDES = ("ATTITUDE_QUATERNION", "ATTITUDE")
@@ -35,7 +36,8 @@ class StreamRate:
 class LinkMeasure:
     """Over `seconds`. NaN is what could not be measured; `capacity_bytes_per_s` None where the line has no figure.
 
-    `offset_jitter_ms` is the standard deviation of the vehicle's clock minus ours round a straight line.
+    `synced` is the share of the time that the vehicle's clock was known for, `offset_jitter_ms` the standard deviation
+    of that clock minus ours round a straight line.
     """
 
     seconds: float
@@ -44,7 +46,7 @@ class LinkMeasure:
     lost: int
     round_trip_ms: float
     round_trip_p95_ms: float
-    synced: bool
+    synced: float
     offset_jitter_ms: float
     skew_ppm: float
     bytes_per_s: float
@@ -60,13 +62,14 @@ class _Watcher:
     """Counts what passes while a session runs."""
 
     def __init__(self, session: Session) -> None:
-        self.messages = self.bytes = 0
+        self.messages = self.bytes = self.synced = 0
         self.round_trips_ms: list[float] = []
         self.offsets: list[tuple[int, int]] = []
         self._session, self._began_ns = session, session.clock()
 
     def hear(self, message: mav.MAVLink_message, now_ns: int) -> None:
         self.messages += 1
+        self.synced += self._session.vehicle.sync.synced
         self.bytes += len(message.get_msgbuf() or b"")
         if message.get_type() != "TIMESYNC" or message.tc1 <= 0:
             return
@@ -106,7 +109,7 @@ def measure(session: Session, seconds: float) -> LinkMeasure:
         lost=connection.lost - lost_before,
         round_trip_ms=median(trips) if trips else math.nan,
         round_trip_p95_ms=trips[math.ceil(0.95 * len(trips)) - 1] if trips else math.nan,
-        synced=vehicle.sync.synced,
+        synced=watcher.synced / watcher.messages if watcher.messages else 0.0,
         offset_jitter_ms=watcher.jitter_ms(),
         skew_ppm=math.nan if skew_ppm is None else skew_ppm,
         bytes_per_s=watcher.bytes / took_s,
@@ -117,9 +120,13 @@ def measure(session: Session, seconds: float) -> LinkMeasure:
 def link_findings(link: LinkMeasure) -> list[Finding]:
     """What is wrong with a link."""
     found = _rate_findings(link.streams)
-    if not link.synced:
+    if math.isnan(link.round_trip_ms):
         why = "the vehicle does not answer TIMESYNC: frames and fixes cannot be put into its time, and nothing is told"
         found.append(Finding(Severity.MUST, "time sync", None, "answers to TIMESYNC", why))
+    elif link.synced < _SYNCED:
+        severity = Severity.SHOULD if link.synced >= _SYNCED_AT_ALL else Severity.MUST
+        why = "its clock jumps against ours, or answers come late: meanwhile nothing is told"
+        found.append(Finding(severity, "time sync", link.synced, f"{_SYNCED:g} of the time or more", why))
     elif link.offset_jitter_ms > _JITTER_MS:
         why = "the two clocks are known to each other no better than this"
         found.append(

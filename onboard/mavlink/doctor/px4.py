@@ -125,7 +125,7 @@ _ODOMETRY = (
         ("EKF2_EV_CTRL",),
         lambda value, case: not int(value) & _VELOCITY,
         _POSITION,
-        "the velocity sent comes of the vehicle's own attitude: fused on ArduPilot, the flight diverged",
+        "the velocity sent derives from the vehicle's own attitude: fused on ArduPilot, the flight diverged",
         Severity.SHOULD,
     ),
     Rule(

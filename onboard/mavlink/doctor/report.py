@@ -163,9 +163,9 @@ def _state_lines(state: VehicleState) -> list[str]:
 def _link_lines(link: LinkMeasure) -> list[str]:
     rates = ", ".join(f"{one.name} {one.heard_hz:.1f}/{one.asked_hz:g}" for one in link.streams)
     capacity = "" if link.capacity_bytes_per_s is None else f" of {link.capacity_bytes_per_s:.0f}"
-    time = "time: not synchronized"
+    time = f"time: synchronized {100 * link.synced:.0f} %"
     if link.synced:
-        time = f"time: skew {link.skew_ppm:+.1f} ppm, jitter {link.offset_jitter_ms:.2f} ms"
+        time += f", skew {link.skew_ppm:+.1f} ppm, jitter {link.offset_jitter_ms:.2f} ms"
     return [
         f"link: {link.received} messages in {link.seconds:.1f} s, {link.lost} lost,"
         f" {link.bytes_per_s:.0f}{capacity} bytes/s",

@@ -13,6 +13,7 @@ from onboard.mavlink.vehicle import Vehicle
 
 _MAX_TELEMETRY_AGE_NS = 250_000_000
 _HEARTBEAT_NS = 1_000_000_000
+_AGAIN_S = 2.0  # two heartbeats
 _LOOK_S = 0.02  # between two looks at a quiet line
 _STREAMS_SHARE = 0.5  # of a serial line's bytes that the vehicle is asked to fill
 
@@ -45,6 +46,14 @@ class Session:
         if not self.run(patience_s, lambda: self.vehicle.alive(self.clock())):
             self._nobody(patience_s)
         self.run(3.0, lambda: bool(self.vehicle.version))
+
+    def meet_again(self) -> None:
+        """After a pause, such as a question: hear what came meanwhile. LinkError where it is not there, or armed."""
+        self.run(_AGAIN_S)
+        if not self.vehicle.alive(self.clock()):
+            raise LinkError("the vehicle is", "silent", "heard", "nothing was changed")
+        if self.vehicle.armed:
+            raise LinkError("the vehicle is", "armed", "disarmed", "an armed vehicle is only looked at")
 
     def _step(self) -> None:
         self.connection.wait(_LOOK_S)

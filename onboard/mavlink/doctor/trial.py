@@ -74,9 +74,7 @@ def try_fix(session: Session, profile: Profile, settings: LinkConfig, at: Place 
         remedy = "set link.set_origin to true, or give it one from the ground station"
         return DryRun(TrialVerdict.NOT_RUN, "the vehicle has no origin, and takes none", remedy, place)
     session.run(_READING_S, lambda: vehicle.estimator is not None)
-    switches = settings.switch_source_set > 1 and vehicle.autopilot is Autopilot.ARDUPILOT
-    if profile is ARDUPILOT_GPS_INPUT:
-        switches = False
+    switches = switches_set(profile, settings)
     trial = _Trial(session, profile, settings, place, origin)
     if switches:
         session.connection.send(commands.set_ekf_source_set(settings.switch_source_set, vehicle.target_system))
@@ -87,6 +85,12 @@ def try_fix(session: Session, profile: Profile, settings: LinkConfig, at: Place 
             session.connection.send(commands.set_ekf_source_set(1, vehicle.target_system))
             session.run(0.2)
     return trial.result(taken, switches)
+
+
+def switches_set(profile: Profile, settings: LinkConfig) -> bool:
+    """Whether the vehicle has to be switched to another source set to look at what it is told."""
+    local = profile.autopilot is Autopilot.ARDUPILOT and profile is not ARDUPILOT_GPS_INPUT
+    return local and settings.switch_source_set > 1
 
 
 def believed_place(session: Session, profile: Profile) -> Place | None:
@@ -208,7 +212,8 @@ class _Trial:
             sentence = opinion.sentence if said else f"it holds itself to be {self.apart_m:.0f} m from the place told"
             if math.isnan(self.apart_m) and not said:
                 sentence = "the estimator did not take the position up"
-            remedy = opinion.remedy or "look at the findings above"
+            remedy = opinion.remedy.replace("EK3_SRC1_", f"EK3_SRC{self.settings.switch_source_set or 1}_")
+            remedy = remedy or "look at the other findings"
             return dataclasses.replace(ended, verdict=TrialVerdict.NOT_TAKEN, sentence=sentence, remedy=remedy)
         if _holds(self.flags_before) and not switched and self.profile is not ARDUPILOT_GPS_INPUT:
             sentence = "the estimator held a position before: which of the two it follows cannot be seen"

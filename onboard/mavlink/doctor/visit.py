@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onboard.config import LinkConfig
-from onboard.errors import LinkError
 from onboard.mavlink.doctor.advice import by_severity, examine, names_for
 from onboard.mavlink.doctor.parameters import Parameter, ParameterClient
 from onboard.mavlink.doctor.probe import link_findings, measure
 from onboard.mavlink.doctor.report import Change, Diagnosis, VehicleState
 from onboard.mavlink.doctor.rules import Case, Finding
 from onboard.mavlink.doctor.session import Session
-from onboard.mavlink.doctor.trial import DryRun, Place, TrialVerdict, trial_findings, try_fix
+from onboard.mavlink.doctor.trial import DryRun, Place, TrialVerdict, switches_set, trial_findings, try_fix
 from onboard.mavlink.profile import Profile, profile_for
 
 
@@ -38,8 +37,8 @@ def visit(session: Session, settings: LinkConfig, wishes: Wishes) -> Diagnosis:
     profile = profile_for(vehicle.autopilot, vehicle.firmware, settings.profile, settings.rate_hz)
     state = "armed" if vehicle.armed else "disarmed"
     wishes.say(f"{vehicle.kind}, {vehicle.firmware}, {state}; messages by profile {profile.name}")
-    if vehicle.armed and (wishes.fix or wishes.dry_run_fix):
-        raise LinkError("the vehicle is", "armed", "disarmed", "an armed vehicle is only looked at")
+    if wishes.fix or wishes.dry_run_fix:
+        session.meet_again()
     client, names = ParameterClient(session), names_for(profile)
     wishes.say(f"reading {len(names)} parameters")
     before = client.read(names)
@@ -48,7 +47,7 @@ def visit(session: Session, settings: LinkConfig, wishes: Wishes) -> Diagnosis:
     parameters = before
     changes: tuple[Change, ...] = ()
     if wishes.fix:
-        changes = _mend(client, before, _judge(profile, settings, session, before), wishes)
+        changes = _mend(session, client, before, _judge(profile, settings, session, before), wishes)
         parameters = before | {change.after.name: change.after for change in changes}
     dry_run = None
     if any(change.reboot for change in changes) and wishes.dry_run_fix:
@@ -84,7 +83,11 @@ def _judge(profile: Profile, settings: LinkConfig, session: Session, parameters:
 
 
 def _mend(
-    client: ParameterClient, parameters: dict[str, Parameter], findings: list[Finding], wishes: Wishes
+    session: Session,
+    client: ParameterClient,
+    parameters: dict[str, Parameter],
+    findings: list[Finding],
+    wishes: Wishes,
 ) -> tuple[Change, ...]:
     """Set what is found wrong and has one right value, after a question that names each."""
     plan = [one for one in findings if one.set_to is not None and one.parameter in parameters]
@@ -95,11 +98,13 @@ def _mend(
         wishes.say(f"  {one.parameter}: {one.value:g} -> {one.set_to:g}")
     if not wishes.ask(f"set these {len(plan)} parameters?"):
         return ()
+    session.meet_again()
     changes = []
     for one in plan:
         before = parameters[one.parameter]
         after = client.write(before, float(one.set_to or 0.0))
         changes.append(Change(before, after, one.reboot))
+        wishes.say(f"set {after.name}")
     return tuple(changes)
 
 
@@ -107,9 +112,10 @@ def _try(session: Session, profile: Profile, settings: LinkConfig, wishes: Wishe
     steps = ["tell the vehicle for some seconds that it is where it is"]
     if profile.local and session.vehicle.origin is None and settings.set_origin:
         steps.append("give it an origin there")
-    if settings.switch_source_set > 1:
+    if switches_set(profile, settings):
         steps.append(f"switch it to source set {settings.switch_source_set}, and back to 1 afterwards")
     if not wishes.ask(f"dry run, on the ground, propellers off: {', '.join(steps)}?"):
         return DryRun(TrialVerdict.NOT_RUN, "not wanted")
+    session.meet_again()
     wishes.say("dry run")
     return try_fix(session, profile, settings, wishes.at)
