@@ -76,7 +76,7 @@ def _of_chips(name: str, on_map: list[Path], seen: list[Path], count: int, seed:
 def _photograph(
     chip: Path, camera: CameraModel, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[float, float], float]:
-    """A level photo (H, W, 3) BGR of a piece of a raster in a light of its own; its place and its heading in radians."""
+    """A level photo (H, W, 3) BGR of a piece of a raster, in a light of its own; its place, its heading in radians."""
     with rasterio.open(chip) as raster:
         rgb = np.ascontiguousarray(raster.read([1, 2, 3]).transpose(1, 2, 0))
         to_geodetic = pyproj.Transformer.from_crs(raster.crs, "EPSG:4326", always_xy=True)

@@ -90,7 +90,7 @@ class EngineConfig:
 class LinkConfig:
     """What the flight controller is told, and whom it is believed from."""
 
-    profile: str = "auto"  # by what the vehicle says it is; or a name of `onboard.mavlink.profile.PROFILES`
+    profile: str = "auto"  # by what the vehicle says it is; or a name of `onboard.mavlink.tell.profile.PROFILES`
     system_id: int = 1  # the vehicle's; 0: of the first autopilot that is heard
     rate_hz: float = 10.0  # of the messages; below 4 Hz ArduPilot calls the source unhealthy
     latency_ms: float = 150.0  # every message tells of a moment so long ago: what VISO_DELAY_MS is set to

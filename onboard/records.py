@@ -59,7 +59,7 @@ class Inertia:
     """Running integrals of the vehicle's IMU: only the difference of two of the same `run` means anything.
 
     `velocity_enu_mps` (2,): of the accelerations as the vehicle's attitude turns them. `lean_enu_rad` (2,): by how much
-    that attitude was leaned to the east and north beyond what its gyroscopes turned (`onboard.mavlink.inertia`).
+    that attitude was leaned east and north beyond what its gyroscopes turned (`onboard.mavlink.vehicle.inertia`).
     """
 
     run: int

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
-from onboard.mavlink.connection import Connection
-from onboard.mavlink.framing import LONGEST_PACKET_BYTES
-from onboard.mavlink.signing import SigningKey
-from onboard.mavlink.transport import Address
+from onboard.mavlink.wire.connection import Connection
+from onboard.mavlink.wire.framing import LONGEST_PACKET_BYTES
+from onboard.mavlink.wire.signing import SigningKey
+from onboard.mavlink.wire.transport import Address
 
 VEHICLE, STRANGER = 1, 9
 KEY, OTHER_KEY = bytes(range(1, 33)), bytes(range(2, 34))

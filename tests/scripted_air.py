@@ -6,7 +6,7 @@ import heapq
 import random
 from dataclasses import dataclass
 
-from onboard.mavlink.transport import Address
+from onboard.mavlink.wire.transport import Address
 
 
 @dataclass

@@ -22,7 +22,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from onboard.records import Reason
 
-COMMANDS = ("calibrate", "compare", "export", "flight", "listen", "map", "render", "replay", "train")
+COMMANDS = (
+    *("bench", "calibrate", "compare", "doctor", "evaluate", "export", "flight", "fly", "link", "listen"),
+    *("map", "render", "replay", "train", "trial"),
+)
 
 
 def pilotage(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ from score import judge
 from simulator import command_line, parameters
 
 from onboard.errors import PilotageError
-from onboard.mavlink.place import Home
+from onboard.mavlink.tell.place import Home
 from onboard.records import Step
 
 NO_STEPS: list[Step] = []

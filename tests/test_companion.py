@@ -16,10 +16,10 @@ from onboard.config import Config, LinkConfig
 from onboard.errors import LinkError
 from onboard.frames import MapFrame
 from onboard.mavlink.companion import Companion
-from onboard.mavlink.connection import Connection
-from onboard.mavlink.gps import GpsVerdict, Switching
 from onboard.mavlink.status import LinkStatus, Silence
-from onboard.mavlink.watch import EstimatorVerdict
+from onboard.mavlink.watch.estimator import EstimatorVerdict
+from onboard.mavlink.watch.gps import GpsVerdict, Switching
+from onboard.mavlink.wire.connection import Connection
 from onboard.records import Estimate, Reason, State, Step, Telemetry
 
 S = 1_000_000_000

@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from onboard.config import LinkConfig
 from onboard.errors import LinkError
-from onboard.mavlink.connection import Connection
 from onboard.mavlink.doctor import cli
 from onboard.mavlink.doctor.advice import examine, names_for
 from onboard.mavlink.doctor.parameters import ParameterClient, decoded, encoded
@@ -29,8 +28,9 @@ from onboard.mavlink.doctor.rules import Case, Finding, Severity
 from onboard.mavlink.doctor.session import Session
 from onboard.mavlink.doctor.trial import TrialVerdict
 from onboard.mavlink.doctor.visit import Wishes, visit
-from onboard.mavlink.profile import PROFILES
-from onboard.mavlink.transport import Address
+from onboard.mavlink.tell.profile import PROFILES
+from onboard.mavlink.wire.connection import Connection
+from onboard.mavlink.wire.transport import Address
 
 S = 1_000_000_000
 MUST, SHOULD, NOTE = Severity.MUST, Severity.SHOULD, Severity.NOTE

@@ -12,13 +12,18 @@ from onboard.engine import Embeddings, open_engine
 from onboard.errors import EngineError
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 import dataclasses  # noqa: E402
 
 from export import onnx as exporter  # noqa: E402
+from export.dequantize import float_model  # noqa: E402
+from export.facts import read_model, save_model, sha256_of  # noqa: E402
+from export.half import half_model  # noqa: E402
 from export.quantize import MIN_CALIBRATION, quantize  # noqa: E402
+from export.rewrite import FRONT, faster  # noqa: E402
+from export.sensitivity import measure  # noqa: E402
 from training.model import ModelConfig, OverheadNet  # noqa: E402
 
 SMALL = ModelConfig(128, 8, 12, 16, 2, 6, 5, 20)
@@ -110,3 +115,129 @@ def test_int8_from_too_few_frames_is_refused_and_leaves_nothing(exported: Path, 
         quantize(exported, tmp_path / "tiny.int8.onnx", zip(*frames(3), strict=True))
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def int8(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    images, masks = frames(MIN_CALIBRATION)
+    return quantize(exported, tmp_path_factory.mktemp("int8") / "tiny.int8.onnx", list(zip(images, masks, strict=True)))
+
+
+def cosines(a: Embeddings, b: Embeddings) -> list[float]:
+    return [float((getattr(a, n) * getattr(b, n)).sum(-1).mean()) for n in ("descriptors", "detail", "fine")]
+
+
+def test_rewriting_changes_no_output(checkpoint: Path, exported: Path) -> None:
+    images, masks = frames(4)
+    wanted, found = by_torch(checkpoint, images, masks), open_engine(exported).embed(images, masks)
+    assert {node.op_type for node in onnx.load(exported).graph.node}.isdisjoint({"BatchNormalization"})
+    assert min(cosines(wanted, found)) > 1 - 1e-5
+
+
+def test_a_masked_half_does_not_reach_the_descriptor(exported: Path) -> None:
+    images, masks = frames(1)
+    spoiled = images.copy()
+    spoiled[~masks] = 200
+    engine = open_engine(exported)
+    np.testing.assert_array_equal(engine.embed(images, masks).descriptors, engine.embed(spoiled, masks).descriptors)
+
+
+def test_a_model_with_another_front_is_not_rewritten() -> None:
+    node = onnx.helper.make_node("Identity", ["image"], ["descriptor"])
+    graph = onnx.helper.make_graph([node], "g", [], [])
+    with pytest.raises(EngineError, match="model front"):
+        faster(onnx.helper.make_model(graph))
+
+
+def test_the_whole_network_behind_the_front_is_int8(int8: Path) -> None:
+    graph = onnx.load(int8).graph
+    dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and not node.name.startswith(FRONT)]
+    assert len(convolutions) > 20
+    assert all(node.input[0] in dequantized and node.input[1] in dequantized for node in convolutions)
+
+
+def test_int8_names_its_float_parent_and_how_it_was_made(exported: Path, int8: Path) -> None:
+    facts = open_engine(int8).facts.metadata
+    assert facts["float_parent_sha256"] == sha256_of(exported)
+    assert facts["calibration"].startswith("16 frames")
+    assert facts["runtime"] == "onnxruntime"
+    for key in ("inputs", "outputs", "normalisation", "resolutions_m_per_px", "git_revision", "checkpoint_sha256"):
+        assert facts[key], key
+
+
+def test_the_tensorrt_recipe_has_no_zero_points_and_no_quantized_bias(exported: Path, tmp_path: Path) -> None:
+    images, masks = frames(MIN_CALIBRATION)
+    out = quantize(exported, tmp_path / "t.onnx", zip(images, masks, strict=True), "tensorrt")
+    graph = onnx.load(out).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    rounding = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(rounding) > 40
+    for node in rounding:
+        zero = constants[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+        if node.input[0] in constants:
+            assert constants[node.input[0]].dtype == np.int8
+    a, b = open_engine(exported).embed(images, masks), open_engine(out).embed(images, masks)
+    assert min(cosines(a, b)) > 0.9
+
+
+def test_an_unknown_target_and_frames_of_another_size_are_refused(exported: Path, int8: Path, tmp_path: Path) -> None:
+    images, masks = frames(MIN_CALIBRATION)
+    views = list(zip(images, masks, strict=True))
+    with pytest.raises(EngineError, match="quantization target: openvino"):
+        quantize(exported, tmp_path / "a.onnx", views, "openvino")
+    with pytest.raises(EngineError, match="calibration frame"):
+        quantize(exported, tmp_path / "a.onnx", [(i[:64, :64], m[:64, :64]) for i, m in views])
+    with pytest.raises(EngineError, match="INT8 already"):
+        quantize(int8, tmp_path / "a.onnx", views)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dequantizing_gives_back_what_int8_rounds(exported: Path, int8: Path, tmp_path: Path) -> None:
+    whole = save_model(float_model(int8), tmp_path / "float.onnx")
+    proto = onnx.load(whole)
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in proto.graph.node}
+    images, masks = frames(4)
+    parent, back, small = (open_engine(path).embed(images, masks) for path in (exported, whole, int8))
+    assert min(cosines(parent, back)) > 0.999  # the rounding of weights is all that is left
+    assert min(cosines(parent, back)) > min(cosines(parent, small))
+    with pytest.raises(EngineError, match="nothing to dequantize"):
+        float_model(exported)
+
+
+def test_half_precision_keeps_norms_whole_and_outputs_alike(exported: Path, tmp_path: Path) -> None:
+    out = half_model(exported, tmp_path / "half.onnx")
+    proto = onnx.load(out)
+    onnx.checker.check_model(proto, full_check=True)
+    typed = {v.name: v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(proto).graph.value_info}
+    typed |= {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    of = {
+        op: {typed.get(n.input[0]) for n in proto.graph.node if n.op_type == op} for op in ("Softmax", "Sqrt", "Conv")
+    }
+    assert of["Softmax"] == of["Sqrt"] == {onnx.TensorProto.FLOAT}
+    assert onnx.TensorProto.FLOAT16 in of["Conv"]
+    assert out.stat().st_size < 0.75 * exported.stat().st_size
+    images, masks = frames(4)
+    assert min(cosines(open_engine(exported).embed(images, masks), open_engine(out).embed(images, masks))) > 0.999
+
+
+def test_layers_stay_float_until_the_error_is_tolerated_and_the_report_says_which(exported: Path) -> None:
+    images, masks = frames(MIN_CALIBRATION)
+    views = list(zip(images, masks, strict=True))
+    free = measure(exported, views, tolerated=1.0)
+    assert free.kept_float == ()
+    assert [group.worst for group in free.groups] == sorted((group.worst for group in free.groups), reverse=True)
+    strict = measure(exported, views, tolerated=0.6 * free.errors[0])
+    assert strict.kept_float == tuple(group.group for group in strict.groups[: len(strict.kept_float)])
+    assert strict.kept_float
+    assert strict.errors[-1] <= 0.6 * free.errors[0]
+
+
+def test_what_is_no_onnx_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    for name, what in (("bad.onnx", "unreadable model"), ("absent.onnx", "no model file")):
+        with pytest.raises(EngineError, match=what) as error:
+            read_model(tmp_path / name)
+        assert "\n" not in str(error.value)

@@ -15,7 +15,7 @@ from onboard.frames import (
     rotation_from_euler,
     rotation_from_quaternion,
 )
-from onboard.mavlink.inertia import InertialSums
+from onboard.mavlink.vehicle.inertia import InertialSums
 from onboard.records import Inertia, Reason, Telemetry
 from onboard.telemetry import TelemetryBuffer
 from onboard.track.inertial import InertialFilter

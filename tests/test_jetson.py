@@ -14,7 +14,7 @@ import pytest
 from onboard.config import Config, load_config
 from onboard.live import status as live_status
 from onboard.live.cli import fly
-from onboard.mavlink.transport import parse_address
+from onboard.mavlink.wire.transport import parse_address
 
 ROOT = Path(__file__).resolve().parents[1]
 JETSON = ROOT / "launch" / "jetson"

@@ -22,8 +22,8 @@ from scripted_vehicle import ScriptedVehicle
 from onboard.config import Config
 from onboard.frames import MapFrame
 from onboard.mavlink.companion import Companion
-from onboard.mavlink.connection import Connection
-from onboard.mavlink.watch import EstimatorVerdict
+from onboard.mavlink.watch.estimator import EstimatorVerdict
+from onboard.mavlink.wire.connection import Connection
 from onboard.records import Estimate, Reason, State, Step
 
 S = 1_000_000_000

@@ -42,12 +42,12 @@ from onboard.live.supervise import StopOnSignal, notify
 from onboard.live.worker import FrameItem, Worker
 from onboard.localizer import Localizer
 from onboard.mavlink.companion import Companion
-from onboard.mavlink.connection import Connection
-from onboard.mavlink.gps import GpsVerdict, Switching
-from onboard.mavlink.latency import Latency
 from onboard.mavlink.status import LinkStatus
-from onboard.mavlink.watch import EstimatorVerdict
-from onboard.records import Frame, Reason, State, Step, Telemetry
+from onboard.mavlink.tell.latency import Latency
+from onboard.mavlink.watch.estimator import EstimatorVerdict
+from onboard.mavlink.watch.gps import GpsVerdict, Switching
+from onboard.mavlink.wire.connection import Connection
+from onboard.records import Frame, Inertia, Reason, State, Step, Telemetry
 from onboard.region import RegionMap
 from onboard.replay.fixes import FixesWriter, row_of
 from onboard.track.velocity import when_live
@@ -472,7 +472,16 @@ class ToyFlight:
 
 @pytest.fixture(scope="module")
 def moments(world: toy_world.World) -> list[toy_world.Moment]:
-    return toy_world.make_flight(world)
+    """The IMU is heard from the third frame on; its sums are made up, only to be carried."""
+    flight = toy_world.make_flight(world)
+    return [
+        dataclasses.replace(
+            m, telemetry=dataclasses.replace(m.telemetry, inertia=Inertia(3, (k / 3, -k / 7), (1e-3 / 3, 0.0)))
+        )
+        if k > 2
+        else m
+        for k, m in enumerate(flight)
+    ]
 
 
 @pytest.fixture(scope="module")

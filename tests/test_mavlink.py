@@ -24,14 +24,16 @@ from pymavlink.dialects.v20 import ardupilotmega as mav
 from onboard.config import Config, merge
 from onboard.errors import ConfigError, LinkError
 from onboard.frames import MapFrame, quaternion_from_euler
-from onboard.mavlink import ListenerProcess, MavlinkLink, Withheld, commands, messages, profile_named, verify
-from onboard.mavlink.autopilot import Autopilot
-from onboard.mavlink.listener import Listener
-from onboard.mavlink.place import Home, Reference
-from onboard.mavlink.profile import PROFILES, profile_for
-from onboard.mavlink.received import Received, decode, read_csv
-from onboard.mavlink.sender import Pace, PacedSender
-from onboard.mavlink.transport import Address, open_transport, parse_address
+from onboard.mavlink import ListenerProcess, MavlinkLink, Withheld, profile_named
+from onboard.mavlink.peer.verify import verify
+from onboard.mavlink.peer.listener import Listener
+from onboard.mavlink.peer.received import Received, decode, read_csv
+from onboard.mavlink.tell import commands, messages
+from onboard.mavlink.tell.place import Home, Reference
+from onboard.mavlink.tell.profile import PROFILES, profile_for
+from onboard.mavlink.vehicle.autopilot import Autopilot
+from onboard.mavlink.wire.sender import Pace, PacedSender
+from onboard.mavlink.wire.transport import Address, open_transport, parse_address
 from onboard.records import Estimate, Telemetry
 
 LATITUDE, LONGITUDE, ALTITUDE = 47.3977419, 8.5455938, 488.1

@@ -17,13 +17,14 @@ import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.frames import MapFrame
-from onboard.mavlink import MavlinkLink, commands, profile_named
-from onboard.mavlink.covariance import ardupilot_pose_covariance, enu_covariance_of_ardupilot
-from onboard.mavlink.globe import ARDUPILOT_GLOBE, PX4_GLOBE, Globe
-from onboard.mavlink.place import Home
-from onboard.mavlink.received import decode
-from onboard.mavlink.sender import PacedSender
-from onboard.mavlink.transport import open_transport, parse_address
+from onboard.mavlink import MavlinkLink, profile_named
+from onboard.mavlink.peer.received import decode
+from onboard.mavlink.tell import commands
+from onboard.mavlink.tell.covariance import ardupilot_pose_covariance, enu_covariance_of_ardupilot
+from onboard.mavlink.tell.globe import ARDUPILOT_GLOBE, PX4_GLOBE, Globe
+from onboard.mavlink.tell.place import Home
+from onboard.mavlink.wire.sender import PacedSender
+from onboard.mavlink.wire.transport import open_transport, parse_address
 from onboard.records import Estimate, Telemetry
 
 VALID_NS = 1_760_000_000_123_456_789  # 2025-10-09 08:53:20.123456789 UTC, a Thursday, in GPS week 2387

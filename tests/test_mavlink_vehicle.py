@@ -10,11 +10,11 @@ import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.frames import euler_from_rotation, quaternion_from_euler, rotation_from_quaternion
-from onboard.mavlink import streams
-from onboard.mavlink.autopilot import Autopilot
-from onboard.mavlink.height import HeightSource
-from onboard.mavlink.identity import version_of
-from onboard.mavlink.vehicle import Vehicle
+from onboard.mavlink.vehicle import streams
+from onboard.mavlink.vehicle.autopilot import Autopilot
+from onboard.mavlink.vehicle.height import HeightSource
+from onboard.mavlink.vehicle.identity import version_of
+from onboard.mavlink.vehicle.state import Vehicle
 from onboard.records import Telemetry
 
 MS, S = 1_000_000, 1_000_000_000

@@ -17,12 +17,12 @@ from pymavlink.dialects.v20 import ardupilotmega as mav
 from typer.testing import CliRunner
 
 from onboard.errors import LinkError
-from onboard.mavlink import key_cli, reconnect, signing
-from onboard.mavlink.connection import Connection, Refused
-from onboard.mavlink.framing import LONGEST_PACKET_BYTES, Framer
-from onboard.mavlink.reconnect import Reconnecting
-from onboard.mavlink.signing import SigningKey, create_key, read_secret
-from onboard.mavlink.transport import Address, UdpTransport, open_transport
+from onboard.mavlink.wire import key_cli, reconnect, signing
+from onboard.mavlink.wire.connection import Connection, Refused
+from onboard.mavlink.wire.framing import LONGEST_PACKET_BYTES, Framer
+from onboard.mavlink.wire.reconnect import Reconnecting
+from onboard.mavlink.wire.signing import SigningKey, create_key, read_secret
+from onboard.mavlink.wire.transport import Address, UdpTransport, open_transport
 
 KEY, OTHER_KEY = bytes(range(1, 33)), bytes(range(2, 34))
 NOW_NS = 1_760_000_000 * 1_000_000_000
@@ -869,7 +869,7 @@ def test_a_lost_stream_does_not_make_its_reader_spin(monkeypatch: pytest.MonkeyP
     assert line.read(5.0) == b""
     assert line.gone
     slept: list[float] = []
-    monkeypatch.setattr("onboard.mavlink.transport.time.sleep", slept.append)
+    monkeypatch.setattr("onboard.mavlink.wire.transport.time.sleep", slept.append)
     assert line.read(0.5) == b""
     assert slept == [0.5]
     line.close()

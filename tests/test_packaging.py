@@ -118,7 +118,7 @@ def test_onboard_imports_no_other_room_and_no_torch() -> None:
 def test_what_flies_needs_nothing_of_the_desktop() -> None:
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({(*DESKTOP, 'torch')!r}))\n"
-        "import onboard.localizer, onboard.mavlink.link, onboard.telemetry, onboard.region, onboard.engine.onnx\n"
+        "import onboard.localizer, onboard.mavlink.tell.link, onboard.telemetry, onboard.region, onboard.engine.onnx\n"
         "import onboard.match.locate, onboard.track.tracker; print('flies')"
     )
     assert run_python(program) == "flies"

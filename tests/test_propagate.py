@@ -10,7 +10,7 @@ import pytest
 
 from onboard.config import LinkConfig, TrackConfig
 from onboard.mavlink import Propagator
-from onboard.mavlink.messages import quality
+from onboard.mavlink.tell.messages import quality
 from onboard.records import Estimate
 from onboard.track.filter import Filter
 

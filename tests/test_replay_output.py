@@ -396,8 +396,8 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
 
 
 def test_what_is_sent_is_received_and_is_what_the_log_says(tmp_path: Path) -> None:
-    from onboard.mavlink.link import MavlinkLink
-    from onboard.mavlink.listener_process import ListenerProcess
+    from onboard.mavlink.peer.listener_process import ListenerProcess
+    from onboard.mavlink.tell.link import MavlinkLink
 
     steps = flight_steps()
     with ListenerProcess("udpin:127.0.0.1:0", tmp_path / "heard.csv") as peer, MavlinkLink.open(peer.peer) as link:

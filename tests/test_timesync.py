@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
-from onboard.mavlink.timesync import TimeSync
+from onboard.mavlink.vehicle.timesync import TimeSync
 
 MS, S = 1_000_000, 1_000_000_000
 START_NS = 1_760_000_000 * S

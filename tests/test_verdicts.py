@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
-from onboard.mavlink.announce import MAX_TEXT, Announcer, Severity
-from onboard.mavlink.autopilot import Autopilot
-from onboard.mavlink.gps import GpsSample, GpsVerdict, GpsWatch, SourceSwitch, Switching
-from onboard.mavlink.latency import LatencyMeter
-from onboard.mavlink.profile import PROFILES
-from onboard.mavlink.watch import EstimatorVerdict, EstimatorWatch
+from onboard.mavlink.tell.latency import LatencyMeter
+from onboard.mavlink.tell.profile import PROFILES
+from onboard.mavlink.vehicle.autopilot import Autopilot
+from onboard.mavlink.watch.announce import MAX_TEXT, Announcer, Severity
+from onboard.mavlink.watch.estimator import EstimatorVerdict, EstimatorWatch
+from onboard.mavlink.watch.gps import GpsSample, GpsVerdict, GpsWatch, SourceSwitch, Switching
 
 S = 1_000_000_000
 START = 1_700_000_000 * S

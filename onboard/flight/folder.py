@@ -5,7 +5,7 @@ z axis is the optical axis, so the mount is `BODY_FROM_CAMERA_DOWN`. An empty ya
 
 A folder recorded by `pilotage fly` says more, so that a replay is given the same to the last bit: mount.yaml holds
 `body_from_camera` (the angles are then the vehicle's), and `EXACT_COLUMNS` hold the attitude as a quaternion
-(ned_from_body, which goes before the angles) and the reason of a frame without telemetry.
+(ned_from_body, which goes before the angles), the sums of its IMU, and the reason of a frame without telemetry.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from onboard.camera import CameraModel
 from onboard.errors import FlightError
 from onboard.flight.source import FlightItem, Truth
 from onboard.frames import BODY_FROM_CAMERA_DOWN, quaternion_from_euler
-from onboard.records import Frame, Reason, Telemetry
+from onboard.records import Frame, Inertia, Reason, Telemetry
 
 COLUMNS = ("file", "captured_at_ns", "roll_deg", "pitch_deg", "yaw_deg", "height_above_ground_m")
 TRUTH_COLUMNS = ("latitude_deg", "longitude_deg")
 VELOCITY_COLUMNS = ("velocity_north_mps", "velocity_east_mps")
-EXACT_COLUMNS = ("quat_w", "quat_x", "quat_y", "quat_z", "no_telemetry")
+INERTIA_COLUMNS = ("inertia_run", "inertia_east_mps", "inertia_north_mps", "lean_east_rad", "lean_north_rad")
+EXACT_COLUMNS = ("quat_w", "quat_x", "quat_y", "quat_z", *INERTIA_COLUMNS, "no_telemetry")
 _MOUNT = "mount.yaml"
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # camera.yaml speaks of the pixels as they are stored
 
@@ -210,4 +211,12 @@ def _telemetry(cells: _Cells, captured_at_ns: int) -> Telemetry | Reason:
     w, x, y, z = (cells.number(column) for column in EXACT_COLUMNS[:4])
     attitude = (w, x, y, z) if math.isfinite(w + x + y + z) else quaternion_from_euler(roll, pitch, yaw)
     velocity = (north, east, 0.0) if math.isfinite(north + east) else None
-    return Telemetry(captured_at_ns, attitude, height_m, heading_known, velocity)
+    return Telemetry(captured_at_ns, attitude, height_m, heading_known, velocity, _inertia(cells))
+
+
+def _inertia(cells: _Cells) -> Inertia | None:
+    """The IMU's sums; None where a column is empty."""
+    run, east, north, lean_east, lean_north = (cells.number(column) for column in INERTIA_COLUMNS)
+    if not math.isfinite(run + east + north + lean_east + lean_north):
+        return None
+    return Inertia(int(run), (east, north), (lean_east, lean_north))

@@ -125,8 +125,8 @@ def parse_mount(text: str) -> np.ndarray:
 
 def open_connection(address: str, settings: Config) -> Any:
     """The two-way connection to the vehicle that the settings name."""
-    from onboard.mavlink.connection import Connection
-    from onboard.mavlink.signing import SigningKey
+    from onboard.mavlink.wire.connection import Connection
+    from onboard.mavlink.wire.signing import SigningKey
 
     key = SigningKey.load(settings.link.signing_key_file) if settings.link.signing_key_file else None
     return Connection.open(address, vehicle_system=settings.link.system_id, signing=key)

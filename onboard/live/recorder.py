@@ -30,10 +30,10 @@ import yaml
 from onboard.camera import CameraModel
 from onboard.config import Config
 from onboard.errors import PilotageError
-from onboard.flight.folder import COLUMNS, EXACT_COLUMNS, VELOCITY_COLUMNS, write_mount
+from onboard.flight.folder import COLUMNS, EXACT_COLUMNS, INERTIA_COLUMNS, VELOCITY_COLUMNS, write_mount
 from onboard.frames import MapFrame, euler_from_rotation, rotation_from_quaternion
 from onboard.live.worker import FrameItem
-from onboard.records import Frame, Reason, Step, Telemetry
+from onboard.records import Frame, Inertia, Reason, Step, Telemetry
 from onboard.replay.fixes import COLUMNS as FIX_COLUMNS
 from onboard.replay.fixes import format_row, row_of
 
@@ -158,7 +158,7 @@ def frame_row(item: FrameItem) -> list[str]:
     """The cells of frames.csv: angles for the eye, the quaternion in full; a reason where there is no telemetry."""
     told = item.telemetry
     if not isinstance(told, Telemetry):
-        return [item.source, str(item.captured_at_ns), *[""] * 6, *[""] * 4, told.value]
+        return [item.source, str(item.captured_at_ns), *[""] * 6, *[""] * 4, *[""] * len(INERTIA_COLUMNS), told.value]
     roll, pitch, yaw = map(math.degrees, euler_from_rotation(rotation_from_quaternion(told.attitude_quat_wxyz)))
     return [
         item.source,
@@ -169,8 +169,15 @@ def frame_row(item: FrameItem) -> list[str]:
         repr(float(told.height_above_ground_m)),
         *([""] * 2 if told.velocity_ned_mps is None else [repr(float(v)) for v in told.velocity_ned_mps[:2]]),
         *(repr(float(v)) for v in told.attitude_quat_wxyz),
+        *_inertia_cells(told.inertia),
         "",
     ]
+
+
+def _inertia_cells(inertia: Inertia | None) -> list[str]:
+    if inertia is None:
+        return [""] * len(INERTIA_COLUMNS)
+    return [str(inertia.run), *(repr(float(v)) for v in (*inertia.velocity_enu_mps, *inertia.lean_enu_rad))]
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> TextIO:

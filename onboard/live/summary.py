@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onboard.live.status import FlyStatus
-from onboard.mavlink.latency import VEHICLE_LIMIT_MS
+from onboard.mavlink.tell.latency import VEHICLE_LIMIT_MS
 
 _MUCH_TOO_LONG = 0.7  # a latency that could be shortened by less is left alone
 

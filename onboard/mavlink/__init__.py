@@ -1,13 +1,13 @@
 """Fixes leave for the flight controller: a profile per firmware, a link, and a peer that checks what arrives."""
 
-from onboard.mavlink.autopilot import Autopilot
-from onboard.mavlink.link import MavlinkLink, Withheld
-from onboard.mavlink.listener_process import ListenerProcess
-from onboard.mavlink.place import Home, Reference
-from onboard.mavlink.profile import ARDUPILOT_ODOMETRY, PROFILES, Profile, profile_for, profile_named
-from onboard.mavlink.propagate import Propagator
-from onboard.mavlink.received import Received
-from onboard.mavlink.verify import Verification, verify
+from onboard.mavlink.peer.listener_process import ListenerProcess
+from onboard.mavlink.peer.received import Received
+from onboard.mavlink.peer.verify import Verification, verify
+from onboard.mavlink.tell.link import MavlinkLink, Withheld
+from onboard.mavlink.tell.place import Home, Reference
+from onboard.mavlink.tell.profile import ARDUPILOT_ODOMETRY, PROFILES, Profile, profile_for, profile_named
+from onboard.mavlink.tell.propagate import Propagator
+from onboard.mavlink.vehicle.autopilot import Autopilot
 
 __all__ = [
     "ARDUPILOT_ODOMETRY",

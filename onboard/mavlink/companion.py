@@ -25,14 +25,14 @@ from pymavlink.dialects.v20 import ardupilotmega as mav
 from onboard.config import Config
 from onboard.errors import LinkError
 from onboard.frames import MapFrame
-from onboard.mavlink.autopilot import Autopilot
-from onboard.mavlink.connection import Connection
-from onboard.mavlink.judge import Judge
-from onboard.mavlink.link import MavlinkLink
-from onboard.mavlink.profile import AUTO, Profile, profile_for, profile_named
 from onboard.mavlink.status import LinkStatus
-from onboard.mavlink.teller import Teller
-from onboard.mavlink.vehicle import Vehicle
+from onboard.mavlink.tell.link import MavlinkLink
+from onboard.mavlink.tell.profile import AUTO, Profile, profile_for, profile_named
+from onboard.mavlink.tell.teller import Teller
+from onboard.mavlink.vehicle.autopilot import Autopilot
+from onboard.mavlink.vehicle.state import Vehicle
+from onboard.mavlink.watch.judge import Judge
+from onboard.mavlink.wire.connection import Connection
 from onboard.records import Reason, Step, Telemetry
 
 _STEPS = 64  # waiting for a tick; far more than ever come between two

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from onboard.mavlink.gps import GpsVerdict, Switching
-from onboard.mavlink.latency import VEHICLE_LIMIT_MS, Latency
-from onboard.mavlink.watch import EstimatorVerdict
+from onboard.mavlink.tell.latency import VEHICLE_LIMIT_MS, Latency
+from onboard.mavlink.watch.estimator import EstimatorVerdict
+from onboard.mavlink.watch.gps import GpsVerdict, Switching
 
 
 class Silence(str, Enum):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from onboard.engine import Engine, ModelFacts
     from onboard.flight.source import Flight
     from onboard.match.evidence import Confidence
-    from onboard.mavlink.link import MavlinkLink
-    from onboard.mavlink.listener_process import ListenerProcess
+    from onboard.mavlink.peer.listener_process import ListenerProcess
+    from onboard.mavlink.tell.link import MavlinkLink
     from onboard.region import RegionMap
 
 
@@ -128,9 +128,9 @@ def _open_link(
     """
     if address is None:
         return None, None
-    from onboard.mavlink.link import MavlinkLink
-    from onboard.mavlink.listener_process import ListenerProcess
-    from onboard.mavlink.profile import ARDUPILOT_ODOMETRY, AUTO, profile_named
+    from onboard.mavlink.peer.listener_process import ListenerProcess
+    from onboard.mavlink.tell.link import MavlinkLink
+    from onboard.mavlink.tell.profile import ARDUPILOT_ODOMETRY, AUTO, profile_named
 
     profile = ARDUPILOT_ODOMETRY if settings.profile == AUTO else profile_named(settings.profile)
     peer = None

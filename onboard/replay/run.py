@@ -32,7 +32,7 @@ from onboard.replay.tracks import write_kml, write_tum
 
 if TYPE_CHECKING:
     from onboard.match.heatmap import Heatmap
-    from onboard.mavlink.received import Received
+    from onboard.mavlink.peer.received import Received
 
 
 class Localizer(Protocol):
@@ -42,7 +42,7 @@ class Localizer(Protocol):
 
 
 class Link(Protocol):
-    """Where published estimates go: `onboard.mavlink.link.MavlinkLink`, its origin set."""
+    """Where published estimates go: `onboard.mavlink.tell.link.MavlinkLink`, its origin set."""
 
     @property
     def address(self) -> str: ...
@@ -56,7 +56,7 @@ class Link(Protocol):
 
 
 class Listener(Protocol):
-    """The peer at the other end, if it is ours: `onboard.mavlink.listener_process.ListenerProcess`."""
+    """The peer at the other end, if it is ours: `onboard.mavlink.peer.listener_process.ListenerProcess`."""
 
     def stop(self, expected: int | None = None) -> Received: ...
 
@@ -179,7 +179,7 @@ def _told(link: Link | None, listener: Listener | None, stage: Path) -> dict[str
     }
     if listener is None:
         return told
-    from onboard.mavlink.verify import verify
+    from onboard.mavlink.peer.verify import verify
 
     received = listener.stop(told["sent"])
     told |= {"received": received.total, "received_by_message": dict(received.by_name), "lost": received.lost}

@@ -6,9 +6,9 @@ leaks into the accelerations, and the view is laid on the ground beside where it
     p' = v        v' = a - g d        d' = l + b        fix = p + h d + noise
 
 a: the IMU's acceleration as that attitude turns it; l: how the estimator leans it beyond what the gyroscopes turn
-(`onboard.mavlink.inertia`); b: the gyroscopes' bias that is left; h: the height above ground. Without d the loop
-through the vehicle is unstable unless its estimator is slow (tests/test_attitude_loop.py); with d in the state, the fix
-is known for what it is, and what is told is the position.
+(`onboard.mavlink.vehicle.inertia`); b: the gyroscopes' bias that is left; h: the height above ground. Without d the
+loop through the vehicle is unstable unless its estimator is slow (tests/test_attitude_loop.py); with d in the state,
+the fix is known for what it is, and what is told is the position.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from world import World
 
 from onboard.config import Config, load_config, merge
 from onboard.errors import PilotageError
-from onboard.mavlink.place import Home
+from onboard.mavlink.tell.place import Home
 from onboard.track.velocity import when_live
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.errors import LinkError
 from onboard.frames import MapFrame
-from onboard.mavlink.transport import Transport, open_transport, parse_address
+from onboard.mavlink.wire.transport import Transport, open_transport, parse_address
 
 GUIDED, LAND = 4, 9  # flight modes of ArduCopter
 _POSITION_ONLY = 0b110111111000

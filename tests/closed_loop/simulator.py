@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from onboard.errors import LinkError
-from onboard.mavlink.place import Home
+from onboard.mavlink.tell.place import Home
 
 GPS_SOURCES, VISION_SOURCES = 1, 2  # EKF source sets
 

@@ -8,9 +8,9 @@ import numpy as np
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.frames import MapFrame
-from onboard.mavlink.connection import Connection
-from onboard.mavlink.globe import ARDUPILOT_GLOBE
-from onboard.mavlink.place import Home
+from onboard.mavlink.tell.globe import ARDUPILOT_GLOBE
+from onboard.mavlink.tell.place import Home
+from onboard.mavlink.wire.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)

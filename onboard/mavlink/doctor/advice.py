@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onboard.mavlink.autopilot import Autopilot
 from onboard.mavlink.doctor import ardupilot, px4
 from onboard.mavlink.doctor.rules import Case, Finding, Rule, Severity
-from onboard.mavlink.profile import Profile
+from onboard.mavlink.tell.profile import Profile
+from onboard.mavlink.vehicle.autopilot import Autopilot
 
 
 def names_for(profile: Profile) -> list[str]:

@@ -17,8 +17,8 @@ from onboard.mavlink.doctor.sources import (
     set_that_holds_us,
     source_rules,
 )
-from onboard.mavlink.latency import VEHICLE_LIMIT_MS
-from onboard.mavlink.profile import ARDUPILOT_GPS_INPUT, Profile
+from onboard.mavlink.tell.latency import VEHICLE_LIMIT_MS
+from onboard.mavlink.tell.profile import ARDUPILOT_GPS_INPUT, Profile
 
 _MAVLINK_1, _MAVLINK_2 = 1, 2
 _GPS_IS_MAVLINK = 14

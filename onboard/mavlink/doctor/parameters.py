@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.errors import LinkError
-from onboard.mavlink.autopilot import Autopilot
-from onboard.mavlink.commands import AUTOPILOT
 from onboard.mavlink.doctor.session import Session
-from onboard.mavlink.vehicle import Vehicle
+from onboard.mavlink.tell.commands import AUTOPILOT
+from onboard.mavlink.vehicle.autopilot import Autopilot
+from onboard.mavlink.vehicle.state import Vehicle
 
 _AT_ONCE = 8  # ArduPilot queues twenty requests and drops what is more
 _ROUND_S = 1.0  # for the answers of one round

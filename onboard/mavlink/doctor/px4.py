@@ -9,8 +9,8 @@ parameters count on top of that: so they are 0, unlike ArduPilot's.
 from __future__ import annotations
 
 from onboard.mavlink.doctor.rules import Case, Finding, Rule, Severity, between, equals
-from onboard.mavlink.messages import SENSOR_ID
-from onboard.mavlink.profile import PX4_ODOMETRY, Profile
+from onboard.mavlink.tell.messages import SENSOR_ID
+from onboard.mavlink.tell.profile import PX4_ODOMETRY, Profile
 
 _POSITION, _VERTICAL, _VELOCITY, _YAW = 1, 2, 4, 8  # bits of EKF2_EV_CTRL; the first two of EKF2_AGPn_CTRL as well
 _BARO, _GPS, _VISION = 0, 1, 3  # of EKF2_HGT_REF

@@ -15,7 +15,7 @@ from onboard.mavlink.doctor.parameters import Parameter
 from onboard.mavlink.doctor.probe import LinkMeasure
 from onboard.mavlink.doctor.rules import Finding, Severity
 from onboard.mavlink.doctor.trial import DryRun
-from onboard.mavlink.vehicle import Vehicle
+from onboard.mavlink.vehicle.state import Vehicle
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.errors import LinkError
-from onboard.mavlink import commands
-from onboard.mavlink.connection import Connection, Refused
-from onboard.mavlink.vehicle import Vehicle
+from onboard.mavlink.tell import commands
+from onboard.mavlink.vehicle.state import Vehicle
+from onboard.mavlink.wire.connection import Connection, Refused
 
 _MAX_TELEMETRY_AGE_NS = 250_000_000
 _HEARTBEAT_NS = 1_000_000_000

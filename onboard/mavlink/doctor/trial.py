@@ -16,14 +16,14 @@ from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.config import LinkConfig
 from onboard.frames import MapFrame
-from onboard.mavlink import commands
-from onboard.mavlink.autopilot import Autopilot
 from onboard.mavlink.doctor.rules import Finding, Severity
 from onboard.mavlink.doctor.session import Session
-from onboard.mavlink.link import MavlinkLink
-from onboard.mavlink.place import Home
-from onboard.mavlink.profile import ARDUPILOT_GPS_INPUT, Profile
-from onboard.mavlink.watch import EstimatorVerdict, EstimatorWatch
+from onboard.mavlink.tell import commands
+from onboard.mavlink.tell.link import MavlinkLink
+from onboard.mavlink.tell.place import Home
+from onboard.mavlink.tell.profile import ARDUPILOT_GPS_INPUT, Profile
+from onboard.mavlink.vehicle.autopilot import Autopilot
+from onboard.mavlink.watch.estimator import EstimatorVerdict, EstimatorWatch
 from onboard.records import Estimate, Telemetry
 
 PATIENCE_S = 25.0

@@ -13,7 +13,7 @@ from onboard.mavlink.doctor.report import Change, Diagnosis, VehicleState
 from onboard.mavlink.doctor.rules import Case, Finding
 from onboard.mavlink.doctor.session import Session
 from onboard.mavlink.doctor.trial import DryRun, Place, TrialVerdict, switches_set, trial_findings, try_fix
-from onboard.mavlink.profile import Profile, profile_for
+from onboard.mavlink.tell.profile import Profile, profile_for
 
 
 @dataclass(frozen=True, slots=True)

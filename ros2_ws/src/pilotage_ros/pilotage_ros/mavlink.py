@@ -19,8 +19,8 @@ class DirectLink:
 
     def __init__(self, address: str, config: Config, frame: MapFrame, now_ns: Callable[[], int] = time.time_ns) -> None:
         from onboard.mavlink.companion import Companion
-        from onboard.mavlink.connection import Connection
-        from onboard.mavlink.signing import SigningKey
+        from onboard.mavlink.wire.connection import Connection
+        from onboard.mavlink.wire.signing import SigningKey
 
         key = SigningKey.load(config.link.signing_key_file) if config.link.signing_key_file else None
         self._connection = Connection.open(address, vehicle_system=config.link.system_id, signing=key)

@@ -16,7 +16,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from onboard.config import Config
 from onboard.frames import MapFrame
-from onboard.mavlink.propagate import Propagator
+from onboard.mavlink.tell.propagate import Propagator
 from onboard.records import Reason, State, Step, Telemetry
 from pilotage_ros import messages
 

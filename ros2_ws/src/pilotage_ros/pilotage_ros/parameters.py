@@ -16,8 +16,8 @@ from typing import Any
 
 from onboard.config import LINK_LIMITS, Config, merge
 from onboard.errors import ConfigError
-from onboard.mavlink.profile import AUTO as PROFILE_AUTO
-from onboard.mavlink.profile import PROFILES
+from onboard.mavlink.tell.profile import AUTO as PROFILE_AUTO
+from onboard.mavlink.tell.profile import PROFILES
 from onboard.track.velocity import AUTO as VELOCITY_AUTO
 from onboard.track.velocity import VelocityUse, when_live
 from pilotage_ros.readings import KINDS

@@ -21,7 +21,7 @@ from onboard.camera import CameraModel
 from onboard.errors import ConfigError
 from onboard.live.status import plain
 from onboard.live.worker import FrameItem, Worker
-from onboard.mavlink.covariance import largest_sigma
+from onboard.mavlink.tell.covariance import largest_sigma
 from onboard.records import Frame, State, Step
 from pilotage_ros import diagnostics, readings
 from pilotage_ros.brain import Brain, on_map

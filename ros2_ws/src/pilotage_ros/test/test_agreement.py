@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import drone
 import numpy as np
 import rclpy
-from pilotage_ros.inputs import message_class
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -38,6 +37,7 @@ from onboard.flight import open_flight, ros
 from onboard.localizer import Localizer
 from onboard.match.evidence import read_confidence
 from onboard.region import RegionMap
+from pilotage_ros.inputs import message_class
 
 BAG, MAP = os.environ.get("PILOTAGE_AGREEMENT_BAG", ""), os.environ.get("PILOTAGE_AGREEMENT_MAP", "")
 RATE = float(os.environ.get("PILOTAGE_AGREEMENT_RATE", "1"))

@@ -1,0 +1,1 @@
+"""The other end of the line, taken by us: it hears, decodes and checks what a flight controller would get."""

@@ -1,0 +1,1 @@
+"""What the vehicle is told: messages, firmware profiles, frames, and when an estimate leaves."""
