@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format model calibration trials jetson clean
+.PHONY: help demo test lint format model calibration trials bench jetson clean
 SHELL := /bin/bash
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make lint     ruff, mypy and the rules of who may import whom"
 	@echo "make format   ruff's format and its safe fixes"
 	@echo "make trials   find real photos and real dates of ground on maps (needs ../shared/data)"
+	@echo "make bench    measure this machine: stages, models, memory; ARGS='--map MAP' (else 25 km2 are drawn)"
 	@echo "make model    train, export, quantize and calibrate the shipped model again (hours on a CPU)"
 	@echo "make calibration   only that of runs/model, on the places held back from training"
 	@echo "make jetson   set up the Jetson that this runs on; ARGS=--dry-run only says what would be done"
@@ -150,6 +151,16 @@ trials: $(TEST)/.installed
 		$(LEARN) replay $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --independent --out $(TRIALS)/$$views; done
 	$(LEARN) trial baseline $(TRIALS)/views_2020 --map $(TRIALS)/map_claremont
 	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(TRIALS)/2020 $(TRIALS)/2018 $(TRIALS)/elsewhere
+
+# ---- how fast, how large: FP32 beside INT8 in one run, over 25 km2 of drawn ground that is kept in runs/bench
+
+BENCH := runs/bench
+
+$(BENCH)/overhead.onnx: onboard/models/overhead.int8.onnx | $(TEST)/.installed
+	$(LEARN) export dequantize $< --out $@
+
+bench: $(TEST)/.installed $(BENCH)/overhead.onnx
+	$(LEARN) bench --against $(BENCH)/overhead.onnx --out $(BENCH) $(ARGS)
 
 # ---- the aircraft
 

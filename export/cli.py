@@ -108,6 +108,7 @@ def check(
         "../shared/data"
     ),
     views: Annotated[int, typer.Option(min=1, help="Held-out views.")] = 60,
+    recall_views: Annotated[int, typer.Option(min=1, help="Of which recall is taken.")] = 400,
     tolerances: Annotated[Path | None, typer.Option(help="YAML of what a smaller file may lose.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime.")] = 2,
 ) -> None:
@@ -115,7 +116,7 @@ def check(
     from export.check import check as run
     from export.check import print_report, read_tolerances
 
-    report = run(model, against, data, views, read_tolerances(tolerances), threads)
+    report = run(model, against, data, views, read_tolerances(tolerances), threads, recall_views)
     print_report(report)
     if report.failures:
         raise typer.Exit(1)

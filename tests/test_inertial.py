@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from onboard.config import TrackConfig
+from onboard.config import Config, TrackConfig
 from onboard.frames import (
     ENU_FROM_NED,
     quaternion_from_euler,
@@ -16,9 +16,10 @@ from onboard.frames import (
     rotation_from_quaternion,
 )
 from onboard.mavlink.vehicle.inertia import InertialSums
-from onboard.records import Inertia, Reason, Telemetry
+from onboard.records import Fix, Inertia, Reason, Telemetry
 from onboard.telemetry import TelemetryBuffer
 from onboard.track.inertial import InertialFilter
+from onboard.track.tracker import Tracker
 
 G_MPS2 = 9.80665
 STEP_NS = 20_000_000
@@ -139,3 +140,25 @@ def test_a_lean_by_the_estimator_is_known_at_once() -> None:
     assert belief.state[4] == pytest.approx(0.01)
     # and the fix that is moved by it is no surprise
     assert belief.distance2(np.array([1.0, 0.0]), np.eye(2)) < 0.01
+
+
+def test_without_the_imu_the_tracker_goes_on_with_the_velocitys_changes() -> None:
+    """The stream stops in flight, with and without fixes; the belief stays and its doubt grows."""
+    tracker = Tracker(Config(track=TrackConfig(velocity_use="inertial")), tilt_sigma_deg=1.0)
+    velocity = np.array([5.0, -2.0])
+    for k in range(12):
+        at_ns = k * 500_000_000
+        inertia = Inertia(0, (5.0, -2.0), (0.0, 0.0)) if k < 6 else None
+        tracker.predict(at_ns, velocity, Telemetry(at_ns, LEVEL, 100.0, inertia=inertia))
+        evidence = {"heading_offset_rad": 0.0}
+        fix = Fix(at_ns, velocity * k * 0.5, np.eye(2) * 3.2, 0.0, 1.0, 0.999, evidence)
+        if tracker.filter is None:
+            tracker.acquire(at_ns, [fix], velocity)
+        else:
+            tracker.update(fix if k < 8 else None, None if k < 8 else Reason.WEAK_MATCH)
+    assert isinstance(tracker.filter, InertialFilter)
+    assert np.abs(tracker.filter.state[:2] - velocity * 11 * 0.5).max() < 1.5
+    estimate = tracker.estimate(Telemetry(0, LEVEL, 100.0), None, 0.5, 1.7)
+    assert estimate is not None
+    assert estimate.covariance.shape == (4, 4)
+    assert estimate.covariance[0, 0] > 1.2

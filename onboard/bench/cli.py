@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,23 +32,26 @@ def bench(
     from onboard.bench.roofline import DEVICES, frame_work, least_ms, network_work
     from onboard.bench.run import measure_models, measure_whole, open_all
     from onboard.config import Config, EngineConfig
-    from onboard.engine import SHIPPED_MODEL
+    from onboard.engine import SHIPPED_MODEL, open_engine
     from onboard.region import RegionMap
 
     source = SHIPPED_MODEL if model is None else model
     models = [*(against or []), source]
-    opened, absent = open_all(models, threads, engines)
-    facts = opened[len(models) - 1][1].facts
+    on_cpu = EngineConfig("onnxruntime", threads)
+    probe = open_engine(source, on_cpu)
     path = map_path if map_path is not None else map_to_measure_on(out, source)
-    region = RegionMap.open(path, facts)
+    region = RegionMap.open(path, probe.facts)
+    facts = probe.facts
+    probe.close()
     cv2.setNumThreads(threads)
     machine = describe_machine()
     # Frames first: the models beside it would count among this process's memory.
+    config = dataclasses.replace(Config(), engine=EngineConfig(threads=threads, folder=engines))
+    rows, memory = measure_whole(region, source, config, frames, lost_frames, _progress())
+    opened, absent = open_all(models, threads, engines)
     embed = measure_models(opened, rounds)
     for _, engine in opened:
         engine.close()
-    config = dataclasses.replace(Config(), engine=EngineConfig(threads=threads, folder=engines))
-    rows, memory = measure_whole(region, source, config, frames, lost_frames, _progress())
     network = network_work(source, facts)
     work = {
         "tracking": frame_work(facts, network, images=3, blocks=1, block=64),
@@ -108,7 +112,8 @@ def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console, machine = Console(soft_wrap=True), result["machine"]
+    machine = result["machine"]
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)  # of tables in a file or a pipe
     console.print(
         f"{machine['name']}, {machine['cpu']}, {machine['cores']} cores ({' '.join(machine['flags'])}), "
         f"{machine['memory_mb']} MB, load {machine['load']}; {result['threads']} threads"

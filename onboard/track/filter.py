@@ -75,6 +75,6 @@ class Filter:
     def _update(self, value: np.ndarray, noise: np.ndarray, part: slice) -> None:
         gain = np.linalg.solve((self.covariance[part, part] + noise).T, self.covariance[part]).T
         self.state = self.state + gain @ (value - self.state[part])
-        keep = np.eye(4)
+        keep = np.eye(len(self.state))
         keep[:, part] -= gain
         self.covariance = keep @ self.covariance @ keep.T + gain @ noise @ gain.T  # Joseph's form stays positive

@@ -64,7 +64,7 @@ _SWITCH_ON = {
     "ardupilot-odometry": "EK3_SRC1_POSXY 6, VISO_TYPE 1",
     "ardupilot-vision": "EK3_SRC1_POSXY 6, VISO_TYPE 1",
     "ardupilot-gps-input": "EK3_SRC1_POSXY 3, GPS1_TYPE 14",
-    "px4-global-position": "EKF2_AGP0_ID 1, _CTRL 1",
+    "px4-global-position": "EKF2_AGP0_CTRL 1, _ID 1",
     "px4-odometry": "EKF2_EV_CTRL 1",
 }
 _TRUST = {
