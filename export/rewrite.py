@@ -69,11 +69,12 @@ def _new_front(proto: onnx.ModelProto) -> None:
     if stem is None or weights is None or weights.shape[1] != 2 * RGB:
         raise EngineError("model front", "unknown", "a first convolution of 6 channels", "export it with: export onnx")
     g = _Graph(FRONT)
-    planes = g.node("Cast", "planes_float", g.node("Transpose", "planes", INPUTS[0], perm=[0, 3, 1, 2]), to=1)
+    # Cast before anything else: NVIDIA's parser takes bytes at the entrance only.
+    planes = g.node("Transpose", "planes", g.node("Cast", "image_float", INPUTS[0], to=1), perm=[0, 3, 1, 2])
     # A convolution, not Mul and Sub: ONNX Runtime moves the transposition through those, and broadcasts slowly.
     scale = g.constant("scale", np.full((RGB, 1, 1, 1), 1 / 127.5))
     colour = g.node("Conv", "colour", planes, scale, g.constant("shift", -np.ones(RGB)), group=RGB)
-    seen = g.node("Cast", "seen", g.node("Unsqueeze", "mask", INPUTS[1], g.constant("axis", [1])), to=1)
+    seen = g.node("Unsqueeze", "seen", g.node("Cast", "mask_float", INPUTS[1], to=1), g.constant("axis", [1]))
     raw = g.node("Mul", "raw", colour, seen)
     share = g.node("Add", "share", _pooled(g, "seen", seen), g.constant("least_share", 1e-3))
     mean = g.node("Div", "mean", _pooled(g, "raw", raw), share)

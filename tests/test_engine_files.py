@@ -609,9 +609,9 @@ def test_the_phases_are_shown_while_they_run_and_nothing_is_shown_before() -> No
 # ---- the names that are called, in every version
 
 # Read in NVIDIA's own bindings (github.com/NVIDIA/TensorRT, python/src) at v10.3.0, release/10.13, v10.16, v11.0 and
-# v11.1: each name below is there in all of them. The bindings' source of 11.4 is not public yet: its C++ interface
-# (docs.nvidia.com, 11.4.1, IBuilderConfig's member list) has those of the builder's settings, and its list of removed
-# Python names has none of these; the rest is not verified for 11.4.
+# v11.1: each name below is there in all of them. The bindings' source of 11.4 is not public yet. Of its documentation
+# only parts were seen (docs.nvidia.com, 11.4.1: some members of IBuilderConfig, some of the removed Python names):
+# nothing in them speaks against these names, but they are not verified for 11.4.
 NAMES = {
     "Builder": "create_network create_builder_config create_optimization_profile build_serialized_network "
     "num_DLA_cores",

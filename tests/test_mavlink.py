@@ -25,9 +25,9 @@ from onboard.config import Config, merge
 from onboard.errors import ConfigError, LinkError
 from onboard.frames import MapFrame, quaternion_from_euler
 from onboard.mavlink import ListenerProcess, MavlinkLink, Withheld, profile_named
-from onboard.mavlink.peer.verify import verify
 from onboard.mavlink.peer.listener import Listener
 from onboard.mavlink.peer.received import Received, decode, read_csv
+from onboard.mavlink.peer.verify import verify
 from onboard.mavlink.tell import commands, messages
 from onboard.mavlink.tell.place import Home, Reference
 from onboard.mavlink.tell.profile import PROFILES, profile_for
