@@ -7,6 +7,9 @@ estimator whose attitude is wrong, and the same wrong attitude moves the fix, at
 the very side that the estimator drifts to. So changes enter with an acceleration noise large enough that the fixes
 decide within a second or two. Only where no fix comes is the vehicle's own motion all there is: its velocity once, then
 its changes with the small noise that they have of themselves.
+
+Where the IMU is heard, none of this is needed: its accelerations know nothing of our fixes, and the attitude's error is
+estimated with the position (`onboard.track.inertial`).
 """
 
 from __future__ import annotations
