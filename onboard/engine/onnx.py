@@ -12,6 +12,9 @@ from onboard.engine.base import INPUTS, OUTPUTS, Embeddings, ModelFacts
 from onboard.errors import EngineError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# ONNX Runtime 1.23.2, the newest for Python 3.10, fuses our INT8 model into something else: its outputs have cosines of
+# 0.7 to 0.95 to the right ones, and change from call to call. Unfused they are right; 1.31 is right either way.
+_FUSES_RIGHT = (1, 31)
 
 
 def fastest_provider() -> str:
@@ -31,6 +34,8 @@ class OnnxEngine:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        if tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < _FUSES_RIGHT:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=[*dict.fromkeys((provider, CPU))]
