@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from onboard.config import TrackConfig
-from onboard.track.filter import Filter
+from onboard.track.filter import Filter, predicted
 
 _GRAVITY_MPS2 = 9.80665
 _POSITION, _VELOCITY, _LEAN, _BIAS = slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)
@@ -77,8 +77,7 @@ class InertialFilter(Filter):
             step[_VELOCITY, _LEAN] = -np.eye(2) * _GRAVITY_MPS2 * dt
             step[_LEAN, _BIAS] = np.eye(2) * dt
         spread = np.zeros((_STATES, _STATES))
-        motion = np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]]) * noise**2
-        spread[:4, :4] = np.kron(motion, np.eye(2))
+        _, spread[:4, :4] = predicted(np.zeros(4), np.zeros((4, 4)), dt, noise)
         spread[_LEAN, _LEAN] = np.eye(2) * lean_noise**2 * dt
         spread[_BIAS, _BIAS] = np.eye(2) * _BIAS_WALK_RAD**2 * dt
         self.state = step @ self.state

@@ -1,8 +1,9 @@
 """Which message carries an estimate, by the firmware that reads it.
 
-What each firmware does with each message was measured: ODOMETRY with velocity serves ArduPilot best, GPS_INPUT
-is the way for set-ups that know no other source than GPS, and GLOBAL_POSITION_SENSOR is PX4's own for global fixes
-that come a few times a second. PX4 takes ODOMETRY as external vision, which diverges when it comes slowly.
+What each firmware does with each message was measured. ODOMETRY serves ArduPilot best; its velocity is told, and stays
+unused while EK3_SRCn_VELXY is 0: fused, the loop through the attitude is unstable. GPS_INPUT is the way for set-ups
+that know no other source than GPS, and GLOBAL_POSITION_SENSOR is PX4's own for global fixes that come a few times
+a second; PX4 takes ODOMETRY as external vision, which diverges when it comes slowly.
 """
 
 from __future__ import annotations
