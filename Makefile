@@ -101,7 +101,7 @@ format: $(TEST)/.installed
 # ---- the shipped model, from imagery to onboard/models. An interrupted training continues.
 
 MODEL := runs/model
-STEPS ?= 1200
+STEPS ?= 3600
 LEARN := $(TEST)/bin/pilotage
 # Calibrated on the places held back from training (each seventh): one year's views over another year's map, and over
 # the map of another city, where nothing is right.
@@ -109,7 +109,7 @@ CALIBRATE := riverside:2016:2020:chico long_beach:2018:2016:riverside chico:2018
 FOOTPRINTS := 90:70:10 70:53:11 90:70:12
 
 runs/rendered/.done: | $(TEST)/.installed
-	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places 12 --views 45
+	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places 14 --views 45
 	@touch $@
 
 model: $(TEST)/.installed runs/rendered/.done

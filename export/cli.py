@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="A checkpoint becomes what flies: ONNX, INT8.")
+app = typer.Typer(no_args_is_help=True, help="A checkpoint becomes what flies: ONNX, FP16, INT8, TensorRT.")
 
 ATTRIBUTION = (
     "NAIP aerial chips (Ventura et al. 2024, urban-tree-detection-data, CC BY 4.0; source USDA NAIP, public domain): "
@@ -80,24 +80,40 @@ def half(
 def model(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of `pilotage train`.")],
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    name: str = "overhead",
-    data: Annotated[Path, typer.Option(help="Folder with naip/, see training/README.md.")] = Path("../shared/data"),
-    frames: Annotated[int, typer.Option(help="Calibration views and tiles.")] = 96,
-    training_data: Annotated[str, typer.Option(help="What it learned from, and under which licence.")] = ATTRIBUTION,
+    preset: Annotated[
+        str, typer.Option(help="flagship (the overhead network that ships), unifygeo, gengeo or geolink.")
+    ] = "flagship",
+    name: Annotated[str, typer.Option(help="Of the flagship's files.")] = "overhead",
+    data: Annotated[
+        str, typer.Option(help="Flagship: the folder with naip/. Else KIND:PATH as `pilotage train` has it.")
+    ] = "../shared/data",
+    frames: Annotated[int, typer.Option(help="Calibration views and tiles; of a method: pairs.")] = 96,
+    training_data: Annotated[str, typer.Option(help="What it learned from, and under which licence.")] = "",
     tolerances: Annotated[Path | None, typer.Option(help="YAML of what a smaller file may lose.")] = None,
     seed: int = 5,
 ) -> None:
-    """All files of a checkpoint: FP32, FP16, INT8 for each runtime; then the gate."""
+    """All files of a checkpoint: FP32, FP16, INT8 for each runtime; then the gate.
+
+    A method that fails it in INT8 falls back to FP16: its card.json says what flies.
+    """
     from export.check import read_tolerances
+
+    allowed = read_tolerances(tolerances)  # a mistake in it shows before the work
+    if preset != "flagship":
+        from export.methods.run import export_method
+
+        card = export_method(checkpoint, out, data, preset, frames, 100, training_data, allowed, seed)
+        print(f"card: {card}")
+        return
     from export.half import half_model
     from export.onnx import export_onnx
 
-    read_tolerances(tolerances)  # a mistake in it shows before the work
-    whole = export_onnx(checkpoint, out / f"{name}.onnx", name, training_data)
+    folder = Path(data)
+    whole = export_onnx(checkpoint, out / f"{name}.onnx", name, training_data or ATTRIBUTION)
     print(f"model: {whole}\nmodel: {half_model(whole, out / f'{name}.fp16.onnx')}")
-    quantize(whole, out / f"{name}.int8.onnx", data, frames, "onnxruntime", seed=seed)
-    quantize(whole, out / f"{name}.int8-tensorrt.onnx", data, frames, "tensorrt", seed=seed)
-    check(out / f"{name}.int8.onnx", whole, data, tolerances=tolerances)
+    quantize(whole, out / f"{name}.int8.onnx", folder, frames, "onnxruntime", seed=seed)
+    quantize(whole, out / f"{name}.int8-tensorrt.onnx", folder, frames, "tensorrt", seed=seed)
+    check(out / f"{name}.int8.onnx", whole, folder, tolerances=tolerances)
 
 
 @app.command("check")

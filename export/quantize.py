@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def target_of(name: str) -> Target:
 
 _ACTIVATION = {Target.ONNXRUNTIME: QuantType.QUInt8, Target.TENSORRT: QuantType.QInt8}
 _OPTIONS: dict[Target, dict[str, object]] = {
-    Target.ONNXRUNTIME: {},
+    Target.ONNXRUNTIME: {"MatMulConstBOnly": True},
     # What TensorRT's parser refuses otherwise: zero points, int32 biases, products of two activations.
     Target.TENSORRT: {
         "ActivationSymmetric": True,
@@ -88,43 +88,56 @@ def quantize(
     """
     target, proto = target_of(target), read_model(model)
     batches = _batches(proto, model, frames)
-    prepared, beside = out.with_suffix(".prepared.onnx"), out.with_suffix(".partial.onnx")
+    prepared = out.with_suffix(".prepared.onnx")
     out.parent.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "float_parent_sha256": sha256_of(model),
+        "calibration": f"{len(batches)} frames, percentile {PERCENTILE}",
+        "kept_float": " ".join(sorted(keep_float)) or "normalisation, attention, GeM, unit norms",
+    }
     try:
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        exclude = {*float_nodes(onnx.load(prepared)), *keep_float}
+        return write_int8(prepared, out, batches, target, CONVOLUTIONAL, exclude, facts_of(proto) | facts)
+    finally:
+        prepared.unlink(missing_ok=True)
+
+
+def write_int8(
+    model: Path,
+    out: Path,
+    batches: Iterable[dict[str, np.ndarray]],
+    target: Target,
+    op_types: Collection[str],
+    exclude: Collection[str],
+    facts: Mapping[str, object],
+    calibration: CalibrationMethod = CalibrationMethod.Percentile,
+) -> Path:
+    """Quantize the nodes of `op_types` but those of `exclude`, calibrated on what `batches` feed (beside, renamed)."""
+    beside = out.with_suffix(".partial.onnx")
+    try:
         with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints
             quantize_static(
-                str(prepared),
+                str(model),
                 str(beside),
                 _Reader(iter(batches)),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(CONVOLUTIONAL),
-                nodes_to_exclude=sorted({*float_nodes(onnx.load(prepared)), *keep_float}),
+                op_types_to_quantize=list(op_types),
+                nodes_to_exclude=sorted(exclude),
                 per_channel=True,
                 activation_type=_ACTIVATION[target],
                 weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.Percentile,
+                calibrate_method=calibration,
                 extra_options={"CalibPercentile": PERCENTILE, **_OPTIONS[target]},
             )
         quantized = onnx.load(beside)
         if target is Target.ONNXRUNTIME:
             store_weights_in_bytes(quantized)
         shorten_names(quantized)
-        set_facts(
-            quantized,
-            facts_of(proto)
-            | {
-                "precision": _PRECISION[target],
-                "runtime": target.value,
-                "float_parent_sha256": sha256_of(model),
-                "calibration": f"{len(batches)} frames, percentile {PERCENTILE}",
-                "kept_float": " ".join(sorted(keep_float)) or "normalisation, attention, GeM, unit norms",
-            },
-        )
+        set_facts(quantized, {**facts, "precision": _PRECISION[target], "runtime": target.value})
         onnx.save(quantized, beside)
         beside.replace(out)
     finally:
-        prepared.unlink(missing_ok=True)
         beside.unlink(missing_ok=True)
     return out
 
@@ -172,7 +185,7 @@ def training_frames(data: Path, count: int, seed: int) -> Iterator[View]:
     """Views and tiles as training draws them, in turn: (image uint8 (N, N, 3), mask bool (N, N))."""
     from training.data.ground import naip_places, split
     from training.data.pairs import draw_pair
-    from training.train import CITIES
+    from training.data.stream import CITIES
 
     grounds = [ground for city in CITIES for ground in split(naip_places(data / "naip", city))[0]]
     rng = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ class SearchConfig:
     height_step: float = 0.08
     unknown_heading_step_deg: float = 10.0
     max_blocks: int = 256  # blocks of the detail raster that one frame may look at when lost
-    spectra_cache_mb: float = 256.0  # memory for what the search of the whole map would compute again each time
+    spectra_cache_mb: float = 64.0  # memory for what the search of the whole map would compute again each time
     candidates: int = 20
     start_radius_m: float = 150.0  # round a given start position; grows with the time since
     tracking_radius_sigma: float = 4.0
@@ -62,11 +62,13 @@ class TrackConfig:
     velocity_use: str = "auto"  # of telemetry; auto: measured in a replay, inertial live (`onboard.track.velocity`)
     velocity_noise_mps: float = 0.6  # of the velocity that telemetry gives, per axis
     increment_noise_mps2: float = 0.2  # of its changes, where no fix comes: their error grows as this times root time
-    inertial_noise_mps2: float = 0.1  # of the IMU's accelerations: error of velocity grows as this times root time
-    lean_noise_deg: float = 0.035  # of what its gyroscopes say, degrees per root second
-    gyro_bias_sigma_dps: float = 0.03  # what the vehicle's estimator leaves of it
+    inertial_noise_mps2: float = 0.03  # of the IMU's accelerations: error of velocity grows as this times root time
+    lean_noise_deg: float = 0.01  # of what its gyroscopes say, degrees per root second
+    lean_turn_noise: float = 0.002  # and in manoeuvres, as a share of the angle turned
+    gyro_bias_sigma_dps: float = 0.02  # what the vehicle's estimator leaves of it
     lean_sigma_deg: float = 1.0  # of the vehicle's attitude when nothing is known of its error yet
-    fix_bias_m: float = 1.0  # of fixes on one kind of ground together (shadows, relief), where the lean is estimated
+    fix_bias_m: float = 1.5  # of fixes on one kind of ground together (shadows, relief), where the lean is estimated
+    fix_bias_length_m: float = 30.0  # flown, after which it is another one
     max_speed_mps: float = 40.0  # where no velocity is known
     gate_chi2: float = 13.8  # 99.9 % of two dimensions
     acquire_fixes: int = 3  # fixes that must agree before the first is published
@@ -95,7 +97,8 @@ class LinkConfig:
     rate_hz: float = 10.0  # of the messages; below 4 Hz ArduPilot calls the source unhealthy
     latency_ms: float = 150.0  # every message tells of a moment so long ago: what VISO_DELAY_MS is set to
     silent_after_s: float = 5.0  # since the last real fix; nothing is told then
-    correlation_s: float = 5.0  # errors of fixes last so long: the vehicle must not average messages that share them
+    correlation_s: float = 2.0  # errors of fixes last so long: the vehicle must not average messages that share them
+    gyro_filter_hz: float = 20.0  # the vehicle's low-pass (INS_GYRO_FILTER): by its delay the rates told are too old
     signing_key_file: str = ""  # empty: unsigned
     set_origin: bool = True  # where the vehicle has none
     switch_source_set: int = 0  # EKF source set (1 to 3) to switch to when GPS is lost or lies; 0: never
@@ -114,6 +117,7 @@ LINK_LIMITS = (
     ("latency_ms", 0, 1000),
     ("silent_after_s", 0.1, 60),
     ("correlation_s", 0, 60),
+    ("gyro_filter_hz", 1, 10_000),
     ("switch_source_set", 0, 3),
     ("gps_disagreement_m", 1, 10_000),
 )

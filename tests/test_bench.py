@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from onboard.bench.memory import growth_mb, read_memory
 from onboard.bench.roofline import DEVICES, Work, frame_work, least_ms, network_work
 from onboard.bench.run import Spread, measure_models, open_all
 from onboard.engine import SHIPPED_MODEL, Engine
+from onboard.frames import BODY_FROM_CAMERA_DOWN
+from onboard.localizer import Localizer
+from onboard.match.evidence import read_confidence
+from onboard.records import State
 from onboard.region import RegionMap
 
 
@@ -99,6 +104,46 @@ def test_models_are_measured_in_turns_and_what_is_absent_is_said() -> None:
     assert all(row.speedup == 1.0 for row in rows if row.model == SHIPPED_MODEL.name and row.backend == "onnxruntime")
     assert absent or any("tensorrt" in row.backend for row in rows)
     assert Spread.of([1.0, 2.0, 3.0]).median == 2.0
+
+
+def test_tracking_holds_no_more_after_many_frames_than_after_few(
+    shipped_map: RegionMap, shipped_engine: Engine
+) -> None:
+    confidence = read_confidence(SHIPPED_MODEL)
+    start = start_of(shipped_map)
+    brain = Localizer(shipped_engine, shipped_map, bench_camera(), BODY_FROM_CAMERA_DOWN, confidence, start_enu_m=start)
+    held = []
+    tracemalloc.start()
+    try:
+        for moment in fly(shipped_map, 20):
+            brain.step(moment.frame, moment.telemetry, moment.frame.captured_at_ns)
+            held.append(tracemalloc.get_traced_memory()[0] / 1e6)
+    finally:
+        tracemalloc.stop()
+    assert brain.tracker.state is State.TRACKING
+    assert abs(held[-1] - held[7]) < 0.3  # one kept spectrum would be 0.6 MB
+
+
+def test_pages_of_the_map_that_were_looked_at_are_given_back(shipped_map: RegionMap) -> None:
+    if not Path("/proc/self/smaps").is_file():
+        pytest.skip("no /proc/self/smaps here")
+    level = shipped_map.levels[0]
+
+    def resident_kb() -> int:
+        lines, inside, total = Path("/proc/self/smaps").read_text().splitlines(), False, 0
+        for line in lines:
+            if not line.split(" ", 1)[0].endswith(":"):
+                inside = line.endswith(str(level.image.filename))
+            elif inside and line.startswith("Rss:"):
+                total += int(line.split()[1])
+        return total
+
+    before, _ = level.window(np.zeros(2), 256)
+    assert resident_kb() >= 100
+    level.release()
+    assert resident_kb() == 0
+    after, _ = level.window(np.zeros(2), 256)
+    np.testing.assert_array_equal(before, after)
 
 
 def test_the_bench_writes_all_that_it_shows(shipped_map: RegionMap, tmp_path: Path) -> None:

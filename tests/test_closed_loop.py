@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pymavlink.dialects.v20 import ardupilotmega as mav
 
 TRIAL = Path(__file__).parent / "closed_loop"
 sys.path.insert(0, str(TRIAL))  # a program of its own, no package
@@ -26,12 +27,27 @@ from ground import GUIDED, LAND, Believed, Truth
 from record import Flown
 from score import judge
 from simulator import command_line, parameters
+from tap import newest_stamp_ms
 
 from onboard.errors import PilotageError
 from onboard.mavlink.tell.place import Home
 from onboard.records import Step
 
 NO_STEPS: list[Step] = []
+
+
+def test_the_newest_stamp_is_read_off_packets_that_nobody_has_parsed() -> None:
+    packer = mav.MAVLink(None, srcSystem=1, srcComponent=1)
+    beat = mav.MAVLink_heartbeat_message(2, 3, 0, 0, 0, 3).pack(packer)
+    first, second = (
+        mav.MAVLink_attitude_quaternion_message(ms, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0).pack(packer)
+        for ms in (70_001, 70_021)
+    )
+    assert newest_stamp_ms(first + beat + second + beat) == 70_021
+    assert newest_stamp_ms(beat) is None
+    assert newest_stamp_ms(b"") is None
+    assert newest_stamp_ms(first + second[:7]) == 70_001  # the rest of it is still under way
+    assert newest_stamp_ms(second[5:] + first) is None  # begins within a packet
 
 
 class PatientGround:

@@ -191,3 +191,21 @@ def test_facts_carry_the_hash_of_the_very_file(tmp_path: Path) -> None:
         (tmp_path / "m.onnx").write_bytes(content)
         facts = ModelFacts.from_metadata(tmp_path / "m.onnx", SIZES)
         assert facts.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9, 16, 17, 28])
+def test_pictures_go_through_the_cpu_in_few_slices_of_which_none_holds_one_alone(count: int) -> None:
+    from onboard.engine.onnx import slices
+
+    lengths = [part.stop - part.start for part in slices(count, 4)]
+    assert sum(lengths) == count
+    assert len(lengths) == -(-count // 4)
+    assert 2 <= min(lengths) <= max(lengths) <= 4
+
+
+def test_numbers_do_not_depend_on_how_many_pictures_come_at_once(shipped_engine: Engine) -> None:
+    rng = np.random.default_rng(3)
+    images, masks = rng.integers(0, 256, (9, 256, 256, 3), dtype=np.uint8), np.ones((9, 256, 256), bool)
+    whole, part = shipped_engine.embed(images, masks), shipped_engine.embed(images[3:7], masks[3:7])
+    for name in ("descriptors", "detail", "fine"):
+        np.testing.assert_array_equal(getattr(whole, name)[3:7], getattr(part, name))

@@ -144,11 +144,20 @@ def test_the_cache_keeps_its_limit_and_gives_the_same_spectra_again() -> None:
         cache.get(row, 0, SMALL_BLOCK)
         assert cache._bytes <= 2.5 * one_mb * 1e6
         assert cache._bytes == sum(s[0].nbytes + s[1].nbytes for s in cache._kept.values() if s is not None)
-    again = cache.get(0, 0, SMALL_BLOCK)
-    assert again is not None
-    assert again is not first
-    np.testing.assert_array_equal(again[0], first[0])
+    assert cache.get(0, 0, SMALL_BLOCK) is first
     assert cache.get(1000, 1000, SMALL_BLOCK) is None
+
+
+def test_a_scan_longer_than_the_cache_finds_its_beginning_kept_and_computes_the_same_again() -> None:
+    level = random_level(5, (200, 200))
+    cache = SpectrumCache(level, 2.5 * 64 * 33 * 6 * 8 / 1e6)
+    rows = (0, 40, 80, 120)
+    once, twice = ([cache.get(row, 0, SMALL_BLOCK) for row in rows] for _ in range(2))
+    assert [a is b for a, b in zip(once, twice, strict=True)] == [True, False, False, False]
+    for a, b in zip(once, twice, strict=True):
+        assert a is not None
+        assert b is not None
+        np.testing.assert_array_equal(a[0], b[0])
 
 
 def bump(rows: int, cols: int, row: float, col: float, high: float, width: float = 2.0) -> np.ndarray:

@@ -11,7 +11,9 @@ import pytest
 from onboard.config import LinkConfig, TrackConfig
 from onboard.mavlink import Propagator
 from onboard.mavlink.tell.messages import quality
-from onboard.records import Estimate
+from onboard.mavlink.tell.propagate import felt
+from onboard.records import Estimate, Inertia
+from onboard.telemetry import TelemetryBuffer
 from onboard.track.filter import Filter
 
 START_NS = 1_760_000_000_000_000_000
@@ -50,6 +52,35 @@ def test_it_moves_on_with_the_velocity_and_its_own_time() -> None:
     assert told.velocity_enu_mps == pytest.approx([3.0, 4.0])
     assert told.height_above_ground_m == 80.0
     assert math.isnan(told.heading_rad)  # it was measured then, not now
+
+
+def braking(runs: tuple[int, int] = (1, 1)) -> TelemetryBuffer:
+    """A second at rest in the air, then braking by 4 m/s2 in the east; `runs` of the IMU's sums in both."""
+    buffer = TelemetryBuffer(250_000_000)
+    for k in range(101):
+        at_ns = START_NS + k * SECOND_NS // 50
+        buffer.add_attitude(at_ns, (1.0, 0.0, 0.0, 0.0))
+        buffer.add_height(at_ns, 80.0)
+        buffer.add_inertia(at_ns, Inertia(runs[k > 50], (-4.0 * max(0.0, k / 50 - 1.0), 0.0), (0.0, 0.0)))
+    return buffer
+
+
+def test_it_moves_on_with_what_the_imu_felt() -> None:
+    buffer = braking()
+    propagator = Propagator(TrackConfig(), LinkConfig(), lambda a, b: felt(buffer, a, b))
+    propagator.take(estimate(), START_NS)
+    told = propagator.at(START_NS + 2 * SECOND_NS)
+    assert told is not None
+    assert told.velocity_enu_mps == pytest.approx([-1.0, 4.0])
+    assert told.position_enu_m == pytest.approx([100 + 6.0 - 2.0, 208.0], abs=0.3)  # not 4 m, as if it came evenly
+    blind = holding(estimate()).at(START_NS + 2 * SECOND_NS)
+    assert blind is not None
+    assert told.covariance[2, 2] < blind.covariance[2, 2]
+
+
+def test_where_the_imus_sums_begin_anew_it_moves_on_with_the_velocity() -> None:
+    assert felt(braking((1, 2)), START_NS, START_NS + 2 * SECOND_NS) is None
+    assert felt(braking(), START_NS, START_NS + 3 * SECOND_NS) is None  # nothing was heard so late
 
 
 def test_the_covariance_grows_as_the_trackers_own_does() -> None:

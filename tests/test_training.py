@@ -16,6 +16,7 @@ from affine import Affine
 from training.data.ground import Ground, cut, split
 from training.data.pairs import Pair, PairConfig, draw_pair
 from training.data.rendered import RenderedPairs, _turn, _turn_offset
+from training.data.stream import Mixture, PairStream
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)
@@ -44,13 +45,18 @@ def masks(seed: int, *shape: int) -> torch.Tensor:
 
 def test_retrieval_is_infonce_with_smoothed_labels_as_computed_by_hand() -> None:
     view, tile = (torch.nn.functional.normalize(random(k, 4, 6), dim=1) for k in (1, 2))
-    logits = 7.0 * view.double().numpy() @ tile.double().numpy().T
+    v, t = view.double().numpy(), tile.double().numpy()
     target = np.full((4, 4), 0.1 / 4) + np.eye(4) * 0.9
 
-    def cross_entropy(values: np.ndarray) -> float:
-        return float(-(target * (values - np.log(np.exp(values).sum(axis=1, keepdims=True)))).sum(axis=1).mean())
+    def cross_entropy(asked: np.ndarray, wanted: np.ndarray) -> float:
+        across, beside = 7.0 * asked @ wanted.T, 7.0 * asked @ asked.T
+        costs = []
+        for i in range(4):  # the other side, and all of the own side but oneself
+            rivals = np.exp(across[i]).sum() + np.exp(np.delete(beside[i], i)).sum()
+            costs.append(-(target[i] * (across[i] - np.log(rivals))).sum())
+        return float(np.mean(costs))
 
-    wanted = 0.5 * (cross_entropy(logits) + cross_entropy(logits.T))
+    wanted = 0.5 * (cross_entropy(v, t) + cross_entropy(t, v))
     assert float(losses.retrieval_loss(view, tile, torch.tensor(7.0))) == pytest.approx(wanted, abs=1e-5)
 
 
@@ -108,25 +114,64 @@ def test_a_view_that_lies_right_costs_less_than_one_that_lies_wrong() -> None:
     assert cost(3, -2) + 2.0 < min(cost(-3, 2), cost(3, 2), cost(-2, 3), cost(0, 0))
 
 
+STRIDE = 4
+
+
+def shifted(row: float, col: float, turn_rad: float = 0.0, side_px: int = 64 * STRIDE) -> torch.Tensor:
+    """(2, 3, 3): view pixels turned about the middle, then moved by so many cells."""
+    middle, c, s = (side_px - 1) / 2, math.cos(turn_rad), math.sin(turn_rad)
+    linear = np.array([[c, -s], [s, c]])
+    moved = np.array([middle + col * STRIDE, middle + row * STRIDE]) - linear @ [middle, middle]
+    matrix = np.vstack([np.hstack([linear, moved[:, None]]), [0, 0, 1]])
+    return torch.tensor(matrix, dtype=torch.float32).repeat(2, 1, 1)
+
+
+def patch_cost(view: torch.Tensor, tile: torch.Tensor, told: torch.Tensor) -> float:
+    torch.manual_seed(0)
+    ones = torch.ones(2, 1, 64, 64)
+    return float(losses.patch_matching_loss(view, ones, tile, ones, told, torch.tensor(20.0), STRIDE))
+
+
 def test_patches_find_the_offset_that_was_told_and_not_its_opposite() -> None:
     ground = smooth_ground(2, 6, 96)
-    tile, view = ground[:, :, 16:80, 16:80], ground[:, :, 21:85, 12:76]
-    ones = torch.ones(2, 1, 64, 64)
-
-    def cost(row: float, col: float) -> float:
-        torch.manual_seed(0)
-        offset = torch.tensor([[row, col]]).repeat(2, 1)
-        return float(losses.patch_matching_loss(view, ones, tile, ones, offset, torch.tensor(20.0)))
-
-    assert cost(5, -4) + 2.0 < min(cost(-5, 4), cost(5, 4), cost(-4, 5))
+    tile, view = ground[:, :, 16:80, 16:80], ground[:, :, 21:85, 12:76]  # the view's middle lies at row +5, col -4
+    wrong = [patch_cost(view, tile, shifted(*to)) for to in ((-5, 4), (5, 4), (-4, 5))]
+    assert patch_cost(view, tile, shifted(5, -4)) + 2.0 < min(wrong)
 
 
-def test_a_batch_without_a_usable_patch_costs_nothing_and_can_be_learned_from() -> None:
+def test_each_patch_of_a_turned_view_has_a_truth_of_its_own() -> None:
+    tile = smooth_ground(2, 6, 64)
+    turn = math.radians(5.0)  # cells at the edge move by 2.5
+    grid = torch.nn.functional.affine_grid(
+        torch.tensor([[math.cos(turn), -math.sin(turn), 0.0], [math.sin(turn), math.cos(turn), 0.0]]).repeat(2, 1, 1),
+        [2, 6, 64, 64],
+        align_corners=False,
+    )
+    view = torch.nn.functional.grid_sample(tile, grid, align_corners=False)
+    right, level, opposite = (patch_cost(view, tile, shifted(0, 0, sign * turn)) for sign in (1, 0, -1))
+    assert right + 0.3 < level < opposite
+
+
+def test_displacements_are_those_of_the_homography_at_the_middles_of_the_patches() -> None:
+    matrix = shifted(2.0, -1.5, math.radians(3.0))[:1]
+    starts = torch.tensor([0, 16, 48])
+    got = losses.patch_displacements(matrix, starts, 16, STRIDE)[0].reshape(3, 3, 2)
+    for i, row in enumerate((0, 16, 48)):
+        for j, col in enumerate((0, 16, 48)):
+            at = np.array([(col + 7.5) * STRIDE + 1.5, (row + 7.5) * STRIDE + 1.5, 1.0])  # middle of cells 7 and 8
+            to = matrix[0].double().numpy() @ at
+            np.testing.assert_allclose(got[i, j].numpy(), (to[:2] - at[:2])[::-1] / STRIDE, atol=1e-3)
+
+
+@pytest.mark.parametrize("missing", ["ground", "truth"])
+def test_a_batch_without_a_usable_patch_costs_nothing_and_can_be_learned_from(missing: str) -> None:
     view = random(1, 2, 4, 64, 64).requires_grad_()
-    none = torch.zeros(2, 1, 64, 64)
-    loss = losses.patch_matching_loss(view, none, random(2, 2, 4, 64, 64), none, torch.zeros(2, 2), torch.tensor(12.0))
+    mask = torch.zeros(2, 1, 64, 64) if missing == "ground" else torch.ones(2, 1, 64, 64)
+    told = shifted(0, 0) if missing == "ground" else torch.full((2, 3, 3), math.nan)
+    tile = random(2, 2, 4, 64, 64)
+    loss = losses.patch_matching_loss(view, mask, tile, mask, told, torch.tensor(12.0), STRIDE)
     loss.backward()
-    assert float(loss) == 0.0
+    assert float(loss.detach()) == 0.0
     assert float(view.grad.abs().max()) == 0.0
 
 
@@ -258,7 +303,7 @@ def test_the_learning_rate_warms_up_and_ends_low() -> None:
 
 def toy_data(root: Path) -> Path:
     """Imagery in the layout that the trainer reads: two places in each of three cities, a larger orthophoto."""
-    from training.train import CITIES
+    from training.data.stream import CITIES
 
     def write(path: Path, rgb: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,23 +320,40 @@ def toy_data(root: Path) -> Path:
     return root
 
 
-def test_a_training_learns_stops_and_goes_on_from_its_checkpoint(
+def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["model"]
+
+
+def test_a_training_learns_and_one_that_was_interrupted_ends_with_the_same_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
-    config = TrainConfig(data=str(toy_data(tmp_path / "data")), out=str(out), steps=2, batch=2, workers=0, warm_up=1)
-    checkpoint = train(config)
-    first = torch.load(checkpoint, weights_only=True)
-    assert first["step"] == 2
+    data = str(toy_data(tmp_path / "data"))
+    config = TrainConfig(data=data, out=str(tmp_path / "run"), steps=4, batch=2, workers=0, warm_up=1)
+    first = train(dataclasses.replace(config, stop_after=2))
+    before = tensors(first)
+    assert torch.load(first, weights_only=True)["step"] == 2
     assert "continuing" not in capsys.readouterr().out
-    assert train(dataclasses.replace(config, steps=4)) == checkpoint
-    second = torch.load(checkpoint, weights_only=True)
-    assert second["step"] == 4
+    assert train(config) == first
     assert "continuing from step 2" in capsys.readouterr().out
-    changed = [k for k, v in first["model"].items() if v.is_floating_point() and not torch.equal(v, second["model"][k])]
-    assert len(changed) > 0.8 * sum(v.is_floating_point() for v in first["model"].values())
-    assert all(torch.isfinite(v).all() for v in second["model"].values())
-    assert list(out.glob("*.partial")) == []
+    after = tensors(first)
+    changed = [k for k, v in before.items() if v.is_floating_point() and not torch.equal(v, after[k])]
+    assert len(changed) > 0.8 * sum(v.is_floating_point() for v in before.values())
+    assert all(torch.isfinite(v).all() for v in after.values())
+    whole = tensors(train(dataclasses.replace(config, out=str(tmp_path / "whole"))))
+    assert all(torch.equal(after[k], whole[k]) for k in whole)
+    assert list((tmp_path / "run").glob("*.partial")) == []
+
+
+def test_a_pair_is_the_same_whoever_draws_it_and_the_canvas_grows_once(tmp_path: Path) -> None:
+    mixture = Mixture(str(toy_data(tmp_path)), small_share=0.5)
+    one, other = (PairStream(mixture, steps=4, batch=3, seed=5) for _ in range(2))
+    assert len(one) == 12
+    _ = other[0], other[3]
+    for index in (11, 7):
+        for key, value in one[index].items():
+            np.testing.assert_array_equal(value, other[index][key])
+    assert [one[i]["image"].shape[-1] for i in (0, 5, 6, 11)] == [192, 192, 256, 256]
+    assert not np.array_equal(one[1]["image"], one[2]["image"])
 
 
 def test_training_without_imagery_is_refused_in_one_line(tmp_path: Path) -> None:

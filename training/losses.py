@@ -86,20 +86,30 @@ def patch_matching_loss(
     view_mask: Tensor,
     tile: Tensor,
     tile_mask: Tensor,
-    offset_cells: Tensor,
+    tile_from_view: Tensor,
     scale: Tensor,
+    stride: int,
     patch: int = 16,
 ) -> Tensor:
-    """L_M at the fine level: each patch of the view finds its place within half a patch of the truth.
+    """L_M at the fine level: each patch of the view finds its own place within half a patch of the truth.
 
-    view, tile (B, F, h, w); offset_cells (B, 2) row, col of the view's centre in the tile. The tile is first
-    shifted by the whole part of the offset, and by a random step more, so that truth is not always the middle.
+    view, tile (B, F, h, w), masks (B, 1, h, w); tile_from_view (B, 3, 3) leads from pixels (col, row) of the view to
+    those of the tile: under an error of heading or height each patch is displaced differently. Pairs that do not know
+    it (not a number) have no say. The tile is first shifted by the whole part of the displacement of the middle, and
+    by a random step more, so that truth is not always the middle.
     """
+    known = torch.isfinite(tile_from_view).all(dim=(1, 2))
+    if not bool(known.any()):
+        return view.sum() * 0.0
+    view, view_mask, tile, tile_mask = (part[known] for part in (view, view_mask, tile, tile_mask))
     batch, _, height, _ = view.shape
     margin = patch // 2
+    starts = torch.arange(0, height - patch + 1, patch, device=view.device)
+    lies = patch_displacements(tile_from_view[known], starts, patch, stride)  # (B, patches, 2)
     jitter = torch.randint(-margin // 2, margin // 2 + 1, (batch, 2), device=view.device)
-    whole = offset_cells.round().long() + jitter
-    rest = offset_cells - whole
+    middle = torch.full((1,), height // 2 - patch // 2, device=view.device)
+    whole = patch_displacements(tile_from_view[known], middle, patch, stride)[:, 0].round().long() + jitter
+    rest = lies - whole[:, None]
     pad = height
     tile, tile_mask = F.pad(tile, [pad] * 4), F.pad(tile_mask, [pad] * 4)
     windows, window_masks = [], []
@@ -118,11 +128,12 @@ def patch_matching_loss(
 
     template, template_mask = tiles(view, patch), tiles(view_mask, patch)
     found, found_mask = tiles(search, patch + 2 * margin), tiles(search_mask, patch + 2 * margin)
+    rest = rest.flatten(0, 1)
     keep = (template_mask.mean(dim=(1, 2, 3)) > 0.6) & (found_mask.mean(dim=(1, 2, 3)) > 0.8)
+    keep &= rest.abs().amax(dim=1) < margin - 0.5
     if not bool(keep.any()):
         return view.sum() * 0.0
-    patches = template.shape[0] // batch
-    truth = gaussian_truth(rest.repeat_interleave(patches, dim=0)[keep], margin, 0.6)
+    truth = gaussian_truth(rest[keep], margin, 0.6)
     template = zero_mean_template(template[keep], template_mask[keep])
     size = patch + 2 * margin
     product = torch.fft.rfft2(template, s=(size, size)).conj() * torch.fft.rfft2(found[keep], s=(size, size))
@@ -131,12 +142,36 @@ def patch_matching_loss(
     return -(truth.flatten(1) * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
+def patch_displacements(tile_from_view: Tensor, starts: Tensor, patch: int, stride: int) -> Tensor:
+    """(B, P * P, 2) row, col in cells: how far the middles of patches that start at `starts` (P,) cells are displaced."""
+    at = (starts + patch / 2) * stride - 0.5  # pixels, along either axis
+    row, col = torch.meshgrid(at, at, indexing="ij")
+    view_px = torch.stack([col.flatten(), row.flatten(), torch.ones_like(col).flatten()])  # (3, P * P)
+    tile_px = tile_from_view.to(view_px.dtype) @ view_px
+    moved = tile_px[:, :2] / tile_px[:, 2:] - view_px[:2]
+    return moved.flip(1).transpose(1, 2) / stride
+
+
 def retrieval_loss(view: Tensor, tile: Tensor, scale: Tensor) -> Tensor:
-    """L_G: symmetric InfoNCE of unit descriptors (B, D), label smoothing 0.1."""
-    logits = scale * view @ tile.T
-    target = torch.arange(len(view), device=view.device)
-    forward = F.cross_entropy(logits, target, label_smoothing=0.1)
-    return 0.5 * (forward + F.cross_entropy(logits.T, target, label_smoothing=0.1))
+    """L_G: symmetric InfoNCE of unit descriptors (B, D), label smoothing 0.1.
+
+    The other views compete beside the other tiles (and tiles beside views): a small batch holds few wrong answers.
+    """
+    size = len(view)
+    target = torch.arange(size, device=view.device)
+    itself = torch.full((size,), -1e4, device=view.device).diag()
+    across = scale * view @ tile.T
+    to_tiles = torch.cat([across, scale * view @ view.T + itself], dim=1)
+    to_views = torch.cat([across.T, scale * tile @ tile.T + itself], dim=1)
+    # Smoothing by hand: over what may be right, not over the masked diagonal.
+    return 0.5 * (_smoothed(to_tiles, target, size) + _smoothed(to_views, target, size))
+
+
+def _smoothed(logits: Tensor, target: Tensor, size: int, smoothing: float = 0.1) -> Tensor:
+    """Cross-entropy with the smoothed share spread over the first `size` columns."""
+    log_share = F.log_softmax(logits, dim=1)
+    right = log_share.gather(1, target[:, None]).mean()
+    return -(1 - smoothing) * right - smoothing * log_share[:, :size].mean()
 
 
 class Temperatures(torch.nn.Module):

@@ -21,14 +21,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from onboard.errors import ConfigError
-from training.data.ground import Ground, cut, naip_places, read_raster, split
-from training.data.pairs import PairConfig, draw_pair
+from training.data.stream import Mixture, PairStream
 from training.losses import (
     Temperatures,
     correlate,
@@ -40,8 +38,8 @@ from training.losses import (
 )
 from training.model import ModelConfig, OverheadNet
 
-CITIES = ("riverside", "long_beach", "chico")
 DETAIL_STRIDE, FINE_STRIDE = 8, 4
+REACH = 16  # cells of the detail map about the middle of a tile in which a view is sought
 
 
 @dataclass(frozen=True)
@@ -51,56 +49,18 @@ class TrainConfig:
     data: str = "../shared/data"
     out: str = "runs/train"
     rendered: str = ""  # a folder of rendered pairs; empty: none
-    rendered_share: float = 0.25
-    namie_share: float = 0.2
-    steps: int = 1200
+    steps: int = 3600
     batch: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warm_up: int = 100
-    weight_retrieval: float = 0.3
+    weight_retrieval: float = 0.7
     weight_matching: float = 1.0
     weight_fine: float = 0.7
     seed: int = 1
+    stop_after: int = 0  # steps, for this time; 0: go on to the end. The schedule is that of `steps`
     save_every_s: float = 120.0
     workers: int = 1
-
-
-class PairStream(IterableDataset):
-    """Endless pairs; worker k of n draws from its own seed."""
-
-    def __init__(self, config: TrainConfig, start_step: int) -> None:
-        self.config, self.start_step = config, start_step
-        naip = [g for city in CITIES for g in split(naip_places(Path(config.data) / "naip", city))[0]]
-        rgb, valid, metres = read_raster(Path(config.data) / "namie" / "orthophoto_2017.tif")
-        self.pools: list[tuple[float, list[Ground]]] = [
-            (1.0 - config.namie_share, naip),
-            (config.namie_share, cut(Ground("namie", (rgb,), valid, metres), 1024)),
-        ]
-        self.rendered = None
-        if config.rendered:
-            from training.data.rendered import RenderedPairs
-
-            self.rendered = RenderedPairs(Path(config.rendered))
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        info = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng([self.config.seed, self.start_step, info.id if info else 0])
-        everything = [g for _, pool in self.pools for g in pool]
-        while True:
-            if self.rendered and rng.random() < self.config.rendered_share:
-                pair = self.rendered.draw(rng)
-            else:
-                pool = self.pools[0][1] if rng.random() < self.pools[0][0] else self.pools[1][1]
-                donor = everything[rng.integers(len(everything))]
-                pair = draw_pair(pool[rng.integers(len(pool))], donor, rng, PairConfig())
-            if pair.view_mask.mean() < 0.04 or pair.tile_mask.mean() < 0.2:
-                continue
-            yield {
-                "image": np.stack([pair.view, pair.tile]).transpose(0, 3, 1, 2),
-                "mask": np.stack([pair.view_mask, pair.tile_mask])[:, None],
-                "offset_px": pair.offset_px.astype(np.float32),
-            }
 
 
 def forward_losses(
@@ -117,19 +77,19 @@ def forward_losses(
     fine_mask = (torch.nn.functional.avg_pool2d(mask, FINE_STRIDE) > 0.5).float()
     scale = temperatures()
 
-    reach = 20
     template = zero_mean_template(detail[:size], detail_mask[:size])
     tiles = detail[size:] * detail_mask[size:]
-    scores, share = correlate(template, detail_mask[:size], tiles, detail_mask[size:], reach)
-    truth = gaussian_truth(batch["offset_px"] / DETAIL_STRIDE, reach, 0.6)
+    scores, share = correlate(template, detail_mask[:size], tiles, detail_mask[size:], REACH)
+    truth = gaussian_truth(batch["offset_px"] / DETAIL_STRIDE, REACH, 0.6)
     matching = matching_loss(scores, share, truth, scale[0])
     fine_loss = patch_matching_loss(
         fine[:size],
         fine_mask[:size],
         fine[size:] * fine_mask[size:],
         fine_mask[size:],
-        batch["offset_px"] / FINE_STRIDE,
+        batch["tile_from_view"],
         scale[2],
+        FINE_STRIDE,
     )
     retrieval = retrieval_loss(descriptor[:size], descriptor[size:], scale[1])
     total = config.weight_matching * matching + config.weight_fine * fine_loss + config.weight_retrieval * retrieval
@@ -137,9 +97,9 @@ def forward_losses(
     with torch.no_grad():
         allowed = torch.where(share > 0.4, scores, torch.full_like(scores, -1.0))
         best = allowed.flatten(1).argmax(dim=1)
-        side = 2 * reach + 1
+        side = 2 * REACH + 1
         tile, cell = best // (side * side), best % (side * side)
-        found = torch.stack([cell // side - reach, cell % side - reach], dim=1)
+        found = torch.stack([cell // side - REACH, cell % side - REACH], dim=1)
         own = torch.arange(size, device=best.device)
         near = (found - batch["offset_px"] / DETAIL_STRIDE).norm(dim=1) < 1.5
         right = ((tile == own) & near).float().mean()
@@ -206,14 +166,17 @@ def train(config: TrainConfig) -> Path:
         step = state["step"]
         print(f"continuing from step {step}", flush=True)
 
-    ahead = 4 if config.workers else None  # without workers nothing is fetched ahead
+    pairs = PairStream(Mixture(config.data, config.rendered), config.steps, config.batch, config.seed)
     loader = DataLoader(
-        PairStream(config, step), batch_size=config.batch, num_workers=config.workers, prefetch_factor=ahead
+        pairs,
+        batch_size=config.batch,
+        sampler=range(step * config.batch, len(pairs)),
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,  # without workers nothing is fetched ahead
     )
     began, saved, mean = time.monotonic(), time.monotonic(), {}
     for batch in loader:
-        if step >= config.steps:
-            break
+        torch.manual_seed(config.seed + step)  # so that a training that was interrupted ends where it would have
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
@@ -231,7 +194,10 @@ def train(config: TrainConfig) -> Path:
             print(json.dumps(line), flush=True)
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-        if time.monotonic() - saved > config.save_every_s or step == config.steps:
+        last = step in (config.steps, config.stop_after)
+        if last or time.monotonic() - saved > config.save_every_s:
             save(checkpoint, model, temperatures, optimizer, step, config)
             saved = time.monotonic()
+        if last:
+            break
     return checkpoint

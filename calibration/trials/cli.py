@@ -73,3 +73,14 @@ def beside(
     from calibration.trials.surroundings import place_beside
 
     print(place_beside(imagery, reference, out))
+
+
+@app.command("gather")
+def gather(
+    chips: Annotated[list[Path], typer.Argument(help="GeoTIFFs CITY/PLACE_DATE.tif.")],
+    out: Annotated[Path, typer.Option(help="A folder for CITY-PLACE_DATE.tif.")],
+) -> None:
+    """Lay chips of many cities side by side in one CRS, each place on one spot at every date: one large gallery."""
+    from calibration.trials.surroundings import gather as run
+
+    print(f"{len(run(chips, out))} chips: {out}")

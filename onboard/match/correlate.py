@@ -8,7 +8,6 @@ The spectra's product is a batched matrix product: all templates against all blo
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import cv2
@@ -68,25 +67,28 @@ def block_origins(box: tuple[int, int, int, int], block: int, template: int) -> 
 
 
 class SpectrumCache:
-    """Spectra of a level's blocks, the last used kept up to a limit: the map does not change in flight."""
+    """Spectra of a level's blocks, kept up to a limit: the map does not change in flight.
+
+    A search of the whole map asks for all blocks in the same order every time. Where they do not all fit, what came
+    last makes room: were it what came first, each block would be gone just before its turn.
+    """
 
     def __init__(self, level: Level, limit_mb: float) -> None:
         self.level, self._limit = level, int(limit_mb * 1e6)
-        self._kept: OrderedDict[tuple[int, int, int], tuple[np.ndarray, np.ndarray] | None] = OrderedDict()
+        self._kept: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray] | None] = {}
         self._bytes = 0
 
     def get(self, row: int, col: int, block: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Spectra (C, F) of features and (1, F) of validity; None where the block has no imagery."""
         key = (row, col, block)
         if key in self._kept:
-            self._kept.move_to_end(key)
             return self._kept[key]
         cells, valid = _cut(self.level, row, col, block)
         spectra = (_spectra(cells), _spectra(valid)) if valid.any() else None
-        self._kept[key] = spectra
         self._bytes += _size(spectra)
-        while self._bytes > self._limit and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        while self._bytes > self._limit and self._kept:
+            self._bytes -= _size(self._kept.popitem()[1])
+        self._kept[key] = spectra
         return spectra
 
 
@@ -108,26 +110,34 @@ def correlate(
     for start in range(0, len(origins), _BLOCKS_AT_ONCE):
         fetched = [(origin, cache.get(*origin, block)) for origin in origins[start : start + _BLOCKS_AT_ONCE]]
         present = [(origin, spectra) for origin, spectra in fetched if spectra is not None]
+        if block == LARGE_BLOCK:
+            cache.level.release()  # a search of the whole map looks at all of it
         if not present:
             continue
         features = np.stack([spectra[0] for _, spectra in present], axis=-1)  # (C, F, blocks)
         valid = np.stack([spectra[1] for _, spectra in present], axis=-1)
+        corners = [origin for origin, _ in present]
+        del fetched, present  # as large as the stack
         scores = _inverse(conjugate @ features.swapaxes(0, 1), block, step)
         count = _inverse(mask_conjugate @ valid.swapaxes(0, 1), block, step)
         scores /= np.sqrt(np.maximum(count, 0.25 * total))
         scores[count < _MIN_OVERLAP * total] = -1.0
         best = scores.argmax(axis=0)  # (blocks, step, step)
         top = np.take_along_axis(scores, best[None], axis=0)[0]
-        for ((row, col), _), score, template in zip(present, top, best.astype(np.int16), strict=True):
+        for (row, col), score, template in zip(corners, top, best.astype(np.int16), strict=True):
             found.append(ScoreBlock(row + centre, col + centre, score, template))
     return found
 
 
 def _template_spectra(pictures: np.ndarray, block: int) -> np.ndarray:
     """(K, T, T, C) -> conjugate spectra, complex64 (F, K, C), zero-padded to the block."""
-    padded = np.zeros((len(pictures), block, block, pictures.shape[3]), np.float32)
-    padded[:, : pictures.shape[1], : pictures.shape[2]] = pictures
-    return np.ascontiguousarray(np.stack([_spectra(one).conj() for one in padded]).transpose(2, 0, 1))
+    count, rows, cols, channels = pictures.shape
+    out = np.empty((block * (block // 2 + 1), count, channels), np.complex64)
+    padded = np.zeros((block, block, channels), np.float32)
+    for k, picture in enumerate(pictures):  # one by one: together they would be the largest thing in memory
+        padded[:rows, :cols] = picture
+        out[:, k] = _spectra(padded).conj().T
+    return out
 
 
 def _spectra(picture: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ from onboard.region import Level, RegionMap
 _RETRIEVED = 256  # tiles asked of FAISS
 _BATCH = 16  # views embedded at once
 _LOOK_AGAIN = 3  # best candidates of a search of the whole map that are looked at again
+_WINDOWS_HELD = 4  # windows cut before the level's pages are given back: one of 256 pixels keeps 8 MB of them resident
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Locator:
         share_mb = config.search.spectra_cache_mb / len(region.levels)
         self._spectra = [SpectrumCache(level, share_mb) for level in region.levels]
         self._boxes = [covered_boxes(level) for level in region.levels]
+        self._windows_held = 0
 
     def locate(self, frame: Frame, telemetry: Telemetry, search: Search, watch: Stopwatch) -> Located | Rejected:
         """Search for one frame whose `Rectifier.check` passed."""
@@ -171,7 +173,7 @@ class Locator:
         size = templates.shape[1]
         index = self.region.levels.index(level)
         if search.centre_enu_m is None:
-            block = LARGE_BLOCK
+            block, cache = LARGE_BLOCK, self._spectra[index]
             origins = [o for box in self._boxes[index] for o in block_origins(tuple(box), block, size)]
             if len(origins) > self.config.search.max_blocks:
                 origins = _promising(level, origins, block, tiles, self.config.search.max_blocks)
@@ -181,9 +183,10 @@ class Locator:
             reach = math.ceil(search.radius_m / level.cell_m) + 1
             block = block_size(2 * reach + 1, size)
             origins = block_origins((row - reach, col - reach, 2 * reach + 1, 2 * reach + 1), block, size)
+            cache = SpectrumCache(level, 0.0)  # the next frame's blocks begin elsewhere
         if not origins:
             return None
-        blocks = correlate(self._spectra[index], templates, masks, origins, block)
+        blocks = correlate(cache, templates, masks, origins, block)
         if search.centre_enu_m is not None:
             blocks = [_within(b, row, col, reach) for b in blocks]
         return Heatmap.of(level, blocks)
@@ -234,8 +237,8 @@ class Locator:
         self, level: Level, modes: list[Mode], views: list[GroundView], fine: list[np.ndarray]
     ) -> list[_Match] | None:
         """Align each view with the map at its mode; modes without enough patches are left out."""
-        n, stride = self.rectifier.view_px, self.engine.facts.fine_stride
-        windows = [level.window(mode.position_enu_m, n) for mode in modes]
+        stride = self.engine.facts.fine_stride
+        windows = [self._window(level, mode.position_enu_m) for mode in modes]
         tiles = self._embed([rgb for rgb, _ in windows], [mask for _, mask in windows])
         if not _finite(tiles):
             return None
@@ -248,6 +251,15 @@ class Locator:
                 grey, gradient = witnesses(view.image_rgb, view.mask, *windows[k], alignment)
                 matches.append(_Match(mode, view, alignment, grey, gradient))
         return matches
+
+    def _window(self, level: Level, centre_enu_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`Level.window` of a view's size; now and then the level's pages are given back."""
+        window = level.window(centre_enu_m, self.rectifier.view_px)
+        self._windows_held += 1
+        if self._windows_held == _WINDOWS_HELD:
+            self._windows_held = 0
+            level.release()
+        return window
 
     def _look_again(
         self, frame: Frame, telemetry: Telemetry, level: Level, ranked: list[tuple[Fix, _Match]]

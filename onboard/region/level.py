@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 
 import cv2
@@ -84,6 +85,13 @@ class Level:
             valid = valid & np.roll(valid, -1, axis=1)
         mask = np.ascontiguousarray(valid[:-1, :-1])
         return cv2.bitwise_and(rgb, rgb, mask=mask), mask.astype(bool)
+
+    def release(self) -> None:
+        """Give back the pages of the files that this process looked at: they count as its memory, and round each of
+        them the kernel maps its neighbours too. They stay in the file cache as long as the machine has room."""
+        for array in (self.image, self.valid, self.detail, self.detail_valid):
+            if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def cut(image: np.ndarray, valid: np.ndarray, top: int, left: int, size_px: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from onboard.config import Config
-from onboard.frames import wrap_angle
-from onboard.records import Estimate, Fix, Inertia, Reason, State, Telemetry
+from onboard.frames import euler_from_rotation, rotation_from_quaternion, wrap_angle
+from onboard.records import Estimate, Fix, Reason, State, Telemetry
 from onboard.track.acquire import Acquisition
 from onboard.track.filter import Filter
-from onboard.track.inertial import InertialFilter
+from onboard.track.inertial import InertialFilter, Leaned
 from onboard.track.velocity import VelocityUse, velocity_use
 
 _GATED_LIMIT = 4  # fixes in a row that the gate refuses: it is the track that is wrong
@@ -40,7 +40,7 @@ class Tracker:
         self.height_scale = 1.0
         self._use = velocity_use(config.track.velocity_use)
         self._velocity_enu_mps: np.ndarray | None = None  # telemetry's, at the last frame
-        self._inertia: Inertia | None = None  # likewise
+        self._said: Telemetry | None = None  # likewise
         self._height_m = 0.0  # above ground, likewise
         self._velocity_lent = False  # whether the belief goes on with it since the last fix
         self._fixed_at_ns = 0
@@ -55,27 +55,35 @@ class Tracker:
     def predict(self, at_ns: int, velocity_enu_mps: np.ndarray | None, telemetry: Telemetry | None = None) -> None:
         """Carry the belief to a frame's time; gives it up when it has lived on motion alone for too long."""
         before, self._velocity_enu_mps = self._velocity_enu_mps, velocity_enu_mps
-        inertia_before, self._inertia = self._inertia, telemetry.inertia if telemetry is not None else None
+        said_before, self._said = self._said, telemetry
         if telemetry is not None and math.isfinite(telemetry.height_above_ground_m):
             self._height_m = telemetry.height_above_ground_m
         if self.filter is None:
             return
         if isinstance(self.filter, InertialFilter):
             self.filter.height_m = self._height_m
-        if not self._moved_by_inertia(at_ns, inertia_before):
+        if not self._moved_by_inertia(at_ns, said_before):
             self._move(at_ns, velocity_enu_mps, before)
         too_old = at_ns - self._fixed_at_ns > self.config.track.coast_s * 1e9
         if too_old or self.filter.position_sigma_m > self.config.track.max_position_sigma_m:
             self.lose()
 
-    def _moved_by_inertia(self, at_ns: int, before: Inertia | None) -> bool:
+    def _moved_by_inertia(self, at_ns: int, before: Telemetry | None) -> bool:
         """The prediction by what the IMU felt since the last frame, where that is known."""
-        now = self._inertia
-        if not isinstance(self.filter, InertialFilter) or now is None or before is None or now.run != before.run:
+        now = self._said
+        if not isinstance(self.filter, InertialFilter) or now is None or before is None:
             return False
-        change = np.subtract(now.velocity_enu_mps, before.velocity_enu_mps)
-        leaned = np.subtract(now.lean_enu_rad, before.lean_enu_rad)
-        self.filter.predict(at_ns, change, self.config.track.inertial_noise_mps2, leaned)
+        if now.inertia is None or before.inertia is None or now.inertia.run != before.inertia.run:
+            return False
+        change = np.subtract(now.inertia.velocity_enu_mps, before.inertia.velocity_enu_mps)
+        leaned = np.subtract(now.inertia.lean_enu_rad, before.inertia.lean_enu_rad)
+        old, new = (rotation_from_quaternion(t.attitude_quat_wxyz) for t in (before, now))
+        turned = math.acos(float(np.clip((np.trace(old.T @ new) - 1) / 2, -1.0, 1.0)))
+        heading = euler_from_rotation(new)[2]
+        if not math.isfinite(turned + heading):  # an attitude that is none: the frame will be refused for it
+            return False
+        noise = self.config.track.inertial_noise_mps2
+        self.filter.predict(at_ns, change, noise, Leaned(leaned, heading, turned))
         return True
 
     def _move(self, at_ns: int, velocity_enu_mps: np.ndarray | None, before_enu_mps: np.ndarray | None) -> None:
@@ -144,12 +152,12 @@ class Tracker:
     def estimate(self, telemetry: Telemetry, fix: Fix | None, floor_m: float, tilt_m: float) -> Estimate | None:
         """What may be published now: the filter's belief, with 1 sigma of errors that do not average out added.
 
-        `tilt_m`: of the attitude's error; a filter that estimates that has it in its own covariance.
+        `tilt_m`: of the attitude's error; a filter that estimates that, and how fixes of one kind of ground err
+        together, has both in its own covariance.
         """
         if self.filter is None:
             return None
-        lasting_m = self.config.track.fix_bias_m if isinstance(self.filter, InertialFilter) else tilt_m
-        systematic_m2 = floor_m**2 + lasting_m**2
+        systematic_m2 = floor_m**2 + (0.0 if isinstance(self.filter, InertialFilter) else tilt_m**2)
         covariance = self.filter.covariance[:4, :4].copy()
         covariance[:2, :2] += np.eye(2) * systematic_m2
         return Estimate(

@@ -87,5 +87,8 @@ class Aboard:
         self.steps.append(step)
 
     def _run_link(self) -> None:
-        while not self._stop.wait(self._pause_s):
+        while not self._stop.is_set():
+            stamp_ms = self._connection.waited(self._pause_s)  # what is read at once is stamped rightly
+            if stamp_ms is not None:
+                self._clock.heard(stamp_ms)  # or a busy computer would hear of a future
             self._companion.tick(self._clock())

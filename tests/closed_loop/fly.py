@@ -98,8 +98,16 @@ def _parameter(text: str) -> tuple[str, float]:
 
 
 def settings(path: Path | None) -> Config:
-    """The user's config, or the trial's: motion alone may carry the estimate through a dark camera."""
-    ours = {"track": {"coast_s": 25.0}, "link": {"silent_after_s": 25.0, "switch_source_set": VISION_SOURCES}}
+    """The user's config, or the trial's.
+
+    Motion alone may carry the estimate through a dark camera, small views count on the way down, and the latency is
+    the longest that the vehicle can nearly be told: one computer plays the whole world.
+    """
+    ours = {
+        "track": {"coast_s": 25.0},
+        "link": {"silent_after_s": 25.0, "switch_source_set": VISION_SOURCES, "latency_ms": 240.0},
+        "rectify": {"min_height_m": 6.0, "min_footprint_m": 12.0},
+    }
     return when_live(load_config(path) if path is not None else merge(Config(), ours))
 
 

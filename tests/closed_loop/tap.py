@@ -23,8 +23,27 @@ class Told:
     reset_counter: int
 
 
+_START, _HEADER, _REST, _SIGNATURE = 0xFD, 10, 2, 13  # of a MAVLink 2 packet: first byte, bytes before and after
+
+
+def newest_stamp_ms(packets: bytes) -> int | None:
+    """The last time_boot_ms of the attitudes in bytes that begin with a packet; None where there is none."""
+    found, at = None, 0
+    while at + _HEADER <= len(packets) and packets[at] == _START:
+        length, signed = packets[at + 1], packets[at + 2] & 1
+        if int.from_bytes(packets[at + 7 : at + 10], "little") == mav.MAVLINK_MSG_ID_ATTITUDE_QUATERNION:
+            found = int.from_bytes(packets[at + _HEADER : at + _HEADER + 4], "little")
+        at += _HEADER + length + _REST + _SIGNATURE * signed
+    return found
+
+
 class TappedConnection(Connection):
     """A `Connection` that keeps the ODOMETRY that it was given."""
+
+    def waited(self, timeout_s: float) -> int | None:
+        """As `wait`; the vehicle's newest stamp among what came."""
+        self.wait(timeout_s)
+        return newest_stamp_ms(bytes(self._early or b""))
 
     def send(self, message: mav.MAVLink_message) -> bool:
         if message.get_type() == "ODOMETRY":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.benchmarks.base import Benchmark, BenchmarkError
 
-KINDS = ("university1652", "sues200", "denseuav", "vigor", "cvusa", "cvact", "uavvisloc", "places")
+KINDS = ("university1652", "sues200", "denseuav", "vigor", "cvusa", "cvact", "uavvisloc", "places", "small")
 
 
 def open_benchmark(data: str, protocol: str | None = None, split: str = "test") -> tuple[Benchmark, ...]:

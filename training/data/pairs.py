@@ -19,13 +19,15 @@ from training.data.ground import Ground
 @dataclass(frozen=True)
 class Pair:
     """uint8 (N, N, 3) and bool (N, N) of tile and view; `offset_px` (2,) row, col from the tile's centre to
-    where the view's centre really lies."""
+    where the view's centre really lies; `tile_from_view` (3, 3) leads from (col, row) of the view to those of the
+    tile, None where ground is not flat."""
 
     tile: np.ndarray
     tile_mask: np.ndarray
     view: np.ndarray
     view_mask: np.ndarray
     offset_px: np.ndarray
+    tile_from_view: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class PairConfig:
     view_px: int = 256
     resolutions: tuple[float, float] = (0.3, 1.25)  # m/px
     offset_px: float = 64.0
-    rotation_error_deg: float = 4.0
-    scale_error: float = 0.06
+    rotation_error_deg: float = 6.0
+    scale_error: float = 0.09
     tilt: float = 3e-4  # of the projective terms, per pixel
-    footprint_px: tuple[float, float] = (90.0, 330.0)  # long side
+    footprint_px: tuple[float, float] = (72.0, 330.0)  # long side; the short one is at least 54
     same_date_share: float = 0.15
 
 
@@ -61,7 +63,7 @@ def draw_pair(ground: Ground, donor: Ground, rng: np.random.Generator, config: P
 
     # From tile pixels to source pixels: resolution, any rotation, a mirror image half of the time.
     native = ground.metres_per_pixel
-    low, high = max(config.resolutions[0], 0.7 * native), min(config.resolutions[1], 2.2 * max(native, 0.55))
+    low, high = max(config.resolutions[0], 0.6 * native), min(config.resolutions[1], 2.2 * max(native, 0.55))
     metres = np.exp(rng.uniform(np.log(low), np.log(high)))
     scale = metres / native
     reach = max(0.0, (min(height, width) - n * scale) / 2)
@@ -90,7 +92,7 @@ def draw_pair(ground: Ground, donor: Ground, rng: np.random.Generator, config: P
     tile = appearance.sensor(appearance.tone(tile, rng, 0.6), rng) if rng.random() < 0.7 else _bytes(tile)
     view[~view_mask] = 0
     tile[~tile_mask] = 0
-    return Pair(tile, tile_mask, view, view_mask, offset[::-1].copy())
+    return Pair(tile, tile_mask, view, view_mask, offset[::-1].copy(), tile_from_view)
 
 
 def _about(point: np.ndarray) -> np.ndarray:
@@ -133,7 +135,7 @@ def _footprint(n: int, rng: np.random.Generator, config: PairConfig) -> np.ndarr
     long_side = np.exp(rng.uniform(*np.log(config.footprint_px)))
     aspect = rng.choice([1.0, 0.75, 0.75, 2 / 3, 9 / 16])
     heading = rng.uniform(0, 180) if rng.random() < 0.8 else 0.0
-    corners = cv2.boxPoints((((n - 1) / 2, (n - 1) / 2), (long_side, max(70.0, long_side * aspect)), float(heading)))
+    corners = cv2.boxPoints((((n - 1) / 2, (n - 1) / 2), (long_side, max(54.0, long_side * aspect)), float(heading)))
     corners += rng.normal(0, 0.02 * long_side, corners.shape)
     mask = np.zeros((n, n), np.uint8)
     cv2.fillConvexPoly(mask, corners.round().astype(np.int32), 1)

@@ -50,7 +50,9 @@ class RenderedPairs:
         tile = sample["crop"][top : top + n, left : left + n]
         tile_mask = sample["crop_mask"][top : top + n, left : left + n]
         offset = sample["rest_px"] - step
-        view, view_mask = sample["view"], sample["view_mask"]
+        edge = (len(sample["view"]) - n) // 2  # a smaller canvas is the middle of the stored one
+        middle = slice(edge, edge + n)
+        view, view_mask = sample["view"][middle, middle], sample["view_mask"][middle, middle]
         turns, mirror = int(rng.integers(4)), rng.random() < 0.5
         pictures = [_turn(picture, turns, mirror) for picture in (tile, tile_mask, view, view_mask)]
         tile, tile_mask, view, view_mask = pictures

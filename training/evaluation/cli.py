@@ -12,11 +12,13 @@ def evaluate(
     data: Annotated[
         list[str],
         typer.Option(
-            help="KIND:PATH: university1652, sues200, denseuav, vigor, cvusa, cvact, uavvisloc, or places "
+            help="KIND:PATH: university1652, sues200, denseuav, vigor, cvusa, cvact, uavvisloc, small, or places "
             "(FLIGHT@MAP, a folder of PLACE_DATE.tif, or of rendered pairs). May be given again."
         ),
     ],
-    checkpoint: Annotated[Path | None, typer.Option(help="Model file, ONNX; else the shipped one.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="ONNX, or a method's checkpoint.pt; else the shipped one.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="As the data set names it; else its first.")] = None,
     weather: Annotated[
         list[str] | None, typer.Option(help="fog, rain, snow, fog-rain, ... beside normal; `all` for the ten.")

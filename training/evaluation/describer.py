@@ -49,9 +49,12 @@ class Describer(Protocol):
 
 def open_describer(path: Path) -> Describer:
     """The model of a file. Raises ConfigError or EngineError, saying the remedy."""
+    if path.suffix == ".pt":
+        from training.evaluation.checkpoint import open_checkpoint
+
+        return open_checkpoint(path)
     if path.suffix != ".onnx":
-        remedy = "export it first: pilotage export onnx CHECKPOINT --out MODEL.onnx"
-        raise ConfigError("model to evaluate", path, "an ONNX file", remedy)
+        raise ConfigError("model to evaluate", path, "an ONNX file, or a method's checkpoint.pt")
     from training.evaluation.onnx import OnnxDescriber
 
     return OnnxDescriber(path)

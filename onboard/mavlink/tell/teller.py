@@ -28,10 +28,11 @@ from onboard.mavlink.tell import commands
 from onboard.mavlink.tell.latency import Latency, LatencyMeter
 from onboard.mavlink.tell.link import MavlinkLink, Withheld
 from onboard.mavlink.tell.place import Home
-from onboard.mavlink.tell.propagate import Propagator
+from onboard.mavlink.tell.propagate import Felt, Propagator, felt
 from onboard.mavlink.vehicle.state import Vehicle
 from onboard.mavlink.wire.connection import Connection
 from onboard.records import Estimate, State, Step, Telemetry
+from onboard.track.velocity import VelocityUse
 
 ORIGIN_AFTER_NS = 3_000_000_000  # of a live vehicle that told none
 ORIGIN_AGAIN_NS = 2_000_000_000
@@ -55,7 +56,8 @@ class Teller:
         self._latency_ns = round(config.link.latency_ms * 1e6)
         self._period_ns = round(1e9 / config.link.rate_hz)
         self._alike = max(1.0, config.link.rate_hz * config.link.correlation_s)  # messages that share one error
-        self._propagator = Propagator(config.track, config.link)
+        live = config.track.velocity_use == VelocityUse.INERTIAL
+        self._propagator = Propagator(config.track, config.link, self._felt if live else lambda *_: None)
         self._meter = LatencyMeter(config.link.latency_ms)
         self._first_valid_ns: int | None = None  # of the present track; None while LOST
         self._fixed_at_ns = 0
@@ -85,6 +87,9 @@ class Teller:
     def at(self, valid_at_ns: int) -> Estimate | None:
         """Our own estimate of an instant, if it may be told."""
         return self._propagator.at(valid_at_ns)
+
+    def _felt(self, from_ns: int, to_ns: int) -> Felt | None:
+        return felt(self.vehicle.telemetry, from_ns, to_ns)
 
     def latency(self, now_ns: int) -> Latency:
         return self._meter.figures(now_ns)

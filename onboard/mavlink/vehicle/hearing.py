@@ -34,14 +34,17 @@ _COMPASS = mav.MAV_SYS_STATUS_SENSOR_3D_MAG
 
 
 class Hearing:
-    """Fed with every message of the autopilot (and of gimbals). `misstamped` counts what was dropped for its stamp."""
+    """Fed with every message of the autopilot (and of gimbals). `misstamped` counts what was dropped for its stamp.
 
-    def __init__(self, sync: TimeSync, telemetry: TelemetryBuffer) -> None:
+    `rates_lag_ns`: see `InertialSums`.
+    """
+
+    def __init__(self, sync: TimeSync, telemetry: TelemetryBuffer, rates_lag_ns: int = 0) -> None:
         self.telemetry = telemetry
         self.stamped_by_arrival = True
         self.misstamped = 0
         self._sync = sync
-        self._sums = InertialSums()
+        self._sums = InertialSums(rates_lag_ns)
         self._spoke_ns: dict[str, int] = {}
         self.forget()
         self._handlers: dict[str, Callable[[mav.MAVLink_message, int], None]] = {

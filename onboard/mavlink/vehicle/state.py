@@ -49,6 +49,7 @@ _ASK_AGAIN_NS = 60_000_000_000  # for what may have changed since it was told
 
 class Vehicle:
     """One vehicle. `max_telemetry_age_ns` is the buffer's; `budget_bytes_per_s` bounds what it is asked to stream.
+    `rates_lag_ns` is how old the gyroscopes' rates are that it tells.
 
     `restarted` counts the restarts seen: what it had told before is then unknown, and asked for again.
     """
@@ -62,10 +63,16 @@ class Vehicle:
     _told_ns: dict[str, int | None]
     _asked: dict[str, tuple[int, int]]  # how often in vain, and when
 
-    def __init__(self, max_telemetry_age_ns: int = 250_000_000, *, budget_bytes_per_s: float | None = None) -> None:
+    def __init__(
+        self,
+        max_telemetry_age_ns: int = 250_000_000,
+        *,
+        budget_bytes_per_s: float | None = None,
+        rates_lag_ns: int = 0,
+    ) -> None:
         self.sync = TimeSync()
         self.streams = Streams(budget_bytes_per_s)
-        self.hearing = Hearing(self.sync, TelemetryBuffer(max_telemetry_age_ns))
+        self.hearing = Hearing(self.sync, TelemetryBuffer(max_telemetry_age_ns), rates_lag_ns)
         self.target_system = 1
         self.autopilot = Autopilot.UNKNOWN
         self.vehicle_type = mav.MAV_TYPE_GENERIC
