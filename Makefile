@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format model calibration trials bench jetson clean
+.PHONY: help demo test lint format model calibration trials gallery bench jetson clean
 SHELL := /bin/bash
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make lint     ruff, mypy and the rules of who may import whom"
 	@echo "make format   ruff's format and its safe fixes"
 	@echo "make trials   find real photos and real dates of ground on maps (needs ../shared/data)"
+	@echo "make gallery  recall over a gallery of 2,000 tiles, views of another year (needs ../shared/data)"
 	@echo "make bench    measure this machine: stages, models, memory; ARGS='--map MAP' (else 25 km2 are drawn)"
 	@echo "make model    train, export, quantize and calibrate the shipped model again (hours on a CPU)"
 	@echo "make calibration   only that of runs/model, on the places held back from training"
@@ -151,6 +152,21 @@ trials: $(TEST)/.installed
 		$(LEARN) replay $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --independent --out $(TRIALS)/$$views; done
 	$(LEARN) trial baseline $(TRIALS)/views_2020 --map $(TRIALS)/map_claremont
 	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(TRIALS)/2020 $(TRIALS)/2018 $(TRIALS)/elsewhere
+
+# ---- recall over a large gallery: Claremont's views of another year among the chips of six cities, and quarter footprints
+
+GALLERY := $(TRIALS)/gallery
+OTHERS := riverside-*_2016 long_beach-*_2016 chico-*_2018 bishop-*_2020 eureka-*_2020
+SEEN := 2020:90:70 2020:45:35 2018:90:70 2018:45:35
+
+gallery: $(TEST)/.installed
+	$(LEARN) trial gather $(wildcard $(DATA)/naip/*/*.tif) --out $(GALLERY)/chips
+	cd $(GALLERY)/chips && $(abspath $(LEARN)) map build claremont-*_2016.tif $(OTHERS:%=%.tif) --out ../map --force
+	@set -e; for shot in $(SEEN); do IFS=: read year across along <<< "$$shot"; views=$(GALLERY)/views_$${year}_$$across; \
+		$(LEARN) trial views $(GALLERY)/chips/claremont-*_$$year.tif --footprint-m $$across $$along --out $$views; \
+		$(LEARN) evaluate --data places:$$views@$(GALLERY)/map --rerank 5; \
+		$(LEARN) replay $$views --map $(GALLERY)/map --independent --out $(GALLERY)/$${year}_$$across; done
+	$(LEARN) trial table $(foreach shot,$(SEEN),$(GALLERY)/$(call part,1,$(shot))_$(call part,2,$(shot)))
 
 # ---- how fast, how large: FP32 beside INT8 in one run, over 25 km2 of drawn ground that is kept in runs/bench
 

@@ -53,7 +53,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> PilotageError:
-    extra = {"train": "training", "export": "export"}.get(command, "desktop")
+    extra = {"train": "training", "evaluate": "training", "export": "export"}.get(command, "desktop")
     remedy = f"install it with: pip install 'pilotage[{extra}]'"
     return PilotageError(f"`pilotage {command}` needs a library that is not installed", error.name, "", remedy)
 

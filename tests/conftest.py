@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests/ is no package: this is how rooms find toy_world
@@ -49,3 +51,12 @@ def shipped_map(world: toy_world.World, shipped_engine: Engine, tmp_path_factory
 def chequered_map(hand_engine: toy_world.HandEngine, tmp_path_factory: pytest.TempPathFactory) -> RegionMap:
     """A map whose ground repeats itself every 60 m."""
     return toy_world.build_toy_map(toy_world.make_repeating_world(), hand_engine, tmp_path_factory.mktemp("repeating"))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifteen pictures that nobody looks at."""
+    folder = tmp_path_factory.mktemp("images")
+    for k in range(15):
+        cv2.imwrite(str(folder / f"{k:03d}.png"), np.full((360, 480, 3), 10 * k, np.uint8))
+    return folder

@@ -169,4 +169,4 @@ def test_the_papers_figures_are_the_presets() -> None:
     assert config.aggregator.descriptor_dim == 1024
     assert (config.query_px, config.reference_px) == ((294, 588), (294, 294))  # of VIGOR
     assert (schedule.epochs, schedule.batch, schedule.learning_rate) == (80, 256, 1e-4)
-    assert (schedule.sampling.similar, schedule.sampling.pool, schedule.sampling.refresh_epochs) == (64, 128, 4)
+    assert (schedule.sampling.select, schedule.sampling.among, schedule.sampling.every_epochs) == (64, 128, 4)

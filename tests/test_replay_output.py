@@ -111,7 +111,7 @@ def test_figures_of_known_errors_are_exact() -> None:
     assert found.coverage_95 == pytest.approx(4 / 6)
     assert found.nees_mean == pytest.approx((4 * 4 + 1600 + 25) / 6, abs=0.01)
     assert found.first_fix_error_m == pytest.approx(1.0, abs=1e-3)
-    assert found.best_within_8_m == 6
+    assert found.best_within_m == {1: 1, 8: 6, 10: 6}
 
 
 @pytest.mark.parametrize(("error_m", "inside"), [(math.sqrt(CHI2_95) - 0.01, 1.0), (math.sqrt(CHI2_95) + 0.01, 0.0)])

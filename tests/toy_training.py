@@ -19,7 +19,8 @@ from training import fit as trainer
 from training.benchmarks.base import Benchmark, Query, Reference
 from training.fitting.pairs import Sample
 from training.parts.config import AggregatorConfig, DecoderConfig, EncoderConfig
-from training.presets import GenGeoConfig, Preset, Sampling, Schedule, UnifyGeoConfig, find_preset
+from training.presets import GenGeoConfig, Preset, Schedule, UnifyGeoConfig, find_preset
+from training.sampling import SamplingConfig
 
 PX, PLACES = 32, 12
 STEPS_BETWEEN_SAVES = 3
@@ -78,7 +79,7 @@ def toy_benchmark() -> Benchmark:
 def toy_preset(method: str, epochs: int = 3) -> Preset:
     """With what a resumed run could get wrong: dropout, mined negatives, batch norm, an optimizer of one's own."""
     compact = EncoderConfig(kind="compact", widths=(8, 12, 16), depths=(1, 1, 1), stem_stride=2)
-    schedule = Schedule(epochs, 4, 3e-3, 0.01, 0.5, Sampling("gps_then_similar", 2, 4, 1))
+    schedule = Schedule(epochs, 4, 3e-3, 0.01, 0.5, SamplingConfig("similarity", 2, 4, 1))
     if method == "unifygeo":
         aggregator, decoder = AggregatorConfig("attention_gem"), DecoderConfig("template", 3)
         return Preset("unifygeo", "toy", UnifyGeoConfig((PX, PX), (PX, PX), compact, aggregator, decoder), schedule)

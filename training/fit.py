@@ -45,7 +45,7 @@ from training.fitting.pairs import PairSource, batches
 from training.methods import build_method
 from training.methods.base import Method
 from training.presets import Preset, Schedule, method_to_dict
-from training.sampling import PlaceBatches, SamplingConfig
+from training.sampling import PlaceBatches
 
 _LAST_SHARE = 0.01  # of the learning rate, where the cosine ends
 
@@ -252,13 +252,8 @@ def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]
 
 def make_sampler(source: PairSource, schedule: Schedule, seed: int, rank: int = 0, ranks: int = 1) -> PlaceBatches:
     """The preset's sampling; where the data has no positions, the first epochs are shuffled."""
-    wanted = schedule.sampling
-    similar = wanted.kind == "gps_then_similar"
-    config = (
-        SamplingConfig("similarity", wanted.similar, wanted.pool, wanted.refresh_epochs)
-        if similar
-        else SamplingConfig()
-    )
+    config = schedule.sampling
+    similar = config.kind == "similarity"
     where = source.where_m if similar and np.isfinite(source.where_m).all() else None
     return PlaceBatches(source.label, schedule.batch, config, seed, where, rank, ranks)
 

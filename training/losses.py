@@ -143,7 +143,7 @@ def patch_matching_loss(
 
 
 def patch_displacements(tile_from_view: Tensor, starts: Tensor, patch: int, stride: int) -> Tensor:
-    """(B, P * P, 2) row, col in cells: how far the middles of patches that start at `starts` (P,) cells are displaced."""
+    """(B, P * P, 2) row, col in cells: how far the middles of patches that start at cells `starts` (P,) are moved."""
     at = (starts + patch / 2) * stride - 0.5  # pixels, along either axis
     row, col = torch.meshgrid(at, at, indexing="ij")
     view_px = torch.stack([col.flatten(), row.flatten(), torch.ones_like(col).flatten()])  # (3, P * P)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 from onboard.errors import ConfigError
 from training.parts.config import AggregatorConfig, DecoderConfig, EncoderConfig
+from training.sampling import SamplingConfig
 
 CONVNEXT_TINY = EncoderConfig(paper_weights="facebook/convnext-tiny-224")
 DINOV2_BASE = EncoderConfig(
@@ -126,16 +127,6 @@ MethodConfig = Union[UnifyGeoConfig, GenGeoConfig, GeoLinkConfig]  # noqa: UP007
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """Which pairs share a batch (gengeo 3.4.2)."""
-
-    kind: Literal["shuffled", "gps_then_similar"] = "shuffled"
-    similar: int = 64  # k: hard samples of a batch for each query, half of them the most similar
-    pool: int = 128  # K: nearest neighbours that they are drawn from
-    refresh_epochs: int = 4  # e: the similarities are computed anew every so many epochs; before: neighbours by GPS
-
-
-@dataclass(frozen=True, slots=True)
 class Schedule:
     """How a method is trained: AdamW, a linear warm-up, then a cosine."""
 
@@ -144,7 +135,7 @@ class Schedule:
     learning_rate: float = 4.5e-4
     weight_decay: float = 0.04
     warmup_epochs: float = 1.0
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augment: Literal["none", "overhead", "panorama"] = "overhead"  # see training/data/augment.py
 
 
@@ -170,7 +161,7 @@ _UNIFYGEO_TINY = Preset(
     Schedule(epochs=20, batch=16, learning_rate=1e-3),
 )
 
-_GENGEO_SAMPLING = Sampling(kind="gps_then_similar")
+_GENGEO_SAMPLING = SamplingConfig("similarity")
 
 _GENGEO_PAPER = Preset(
     "gengeo",
@@ -216,7 +207,7 @@ _GENGEO_TINY = Preset(
         batch=16,
         learning_rate=1e-3,
         weight_decay=0.01,
-        sampling=Sampling("gps_then_similar", similar=8, pool=16, refresh_epochs=4),
+        sampling=SamplingConfig("similarity", select=8, among=16, every_epochs=4),
     ),
 )
 

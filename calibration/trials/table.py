@@ -12,9 +12,19 @@ from onboard.errors import ConfigError
 
 
 def print_table(runs: list[Path]) -> None:
-    """Reads summary.json of each folder."""
+    """Reads summary.json of each folder. R@1m and R@10m are of first guesses, over all frames."""
     table = Table(
-        "run", "frames", "found < 8 m", "published", "wrong", "first guess < 8 m", "median m", "p95 m", "in 95 %"
+        "run",
+        "frames",
+        "found < 8 m",
+        "published",
+        "wrong",
+        "first guess < 8 m",
+        "R@1m",
+        "R@10m",
+        "median m",
+        "p95 m",
+        "in 95 %",
     )
     for run in runs:
         path = run / "summary.json"
@@ -28,7 +38,7 @@ def print_table(runs: list[Path]) -> None:
             _share(s.get("found_within_8_m"), s["frames"]),
             str(s["fixes"]),
             str(s["false_fixes"]),
-            _share(s.get("best_guess_within_8_m"), s["frames"]),
+            *(_share(s.get(f"best_guess_within_{metres}_m"), s["frames"]) for metres in (8, 1, 10)),
             *(("-" if error[k] is None else f"{error[k]:.1f}") for k in ("median", "p95")),
             "-" if s["coverage_95"] is None else f"{100 * s['coverage_95']:.0f} %",
         )

@@ -18,6 +18,7 @@ from onboard.replay.fixes import FixRow
 
 FALSE_FIX_M = 30.0
 FOUND_M = 8.0
+GUESSED_M = (1, 8, 10)  # R@1m and R@10m are what papers print
 CHI2_95 = 5.991  # 95 % of two dimensions
 WARM_UP_NS = 15_000_000_000
 
@@ -65,7 +66,7 @@ class Score:
     found_within_8_m: int | None
     first_fix_error_m: float | None
     best_errors: Spread | None
-    best_within_8_m: int | None
+    best_within_m: dict[int, int] | None  # first guesses nearer than so many metres
 
 
 def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame) -> Score:
@@ -111,7 +112,7 @@ def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame) -> Score
         found_within_8_m=int((errors <= FOUND_M).sum()) if has_truth else None,
         first_fix_error_m=float(errors[0]) if errors.size else None,
         best_errors=spread(best_errors),
-        best_within_8_m=int((best_errors <= FOUND_M).sum()) if has_truth else None,
+        best_within_m={m: int((best_errors <= m).sum()) for m in GUESSED_M} if has_truth else None,
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from onboard import __version__
 from onboard.replay.fixes import FixRow
-from onboard.replay.score import Score, spread
+from onboard.replay.score import GUESSED_M, Score, spread
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "faiss-cpu", "pymavlink", "pyproj")
 _AS_GIVEN = ("model", "map", "config", "flight")  # settings and facts are not rounded; figures are
@@ -72,7 +72,7 @@ def summarize(
         "nees_mean": score.nees_mean,
         "ate_rmse_m": score.ate_rmse_m,
         "best_guess_error_m": _spread_dict(score.best_errors),
-        "best_guess_within_8_m": score.best_within_8_m,
+        **{f"best_guess_within_{m}_m": (score.best_within_m or {}).get(m) for m in GUESSED_M},
     }
     return {key: plain(value, None if key in _AS_GIVEN else _DECIMALS) for key, value in summary.items()}
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from training.precision import full_precision
+
 
 def affinity(feature: Tensor) -> Tensor:
     """Eq. 11, 12: Euclidean distances (B, B) between a batch's features (B, D), over the mean of those of two different
     rows."""
-    with torch.autocast(feature.device.type, enabled=False):
+    with full_precision(feature):
         distance = torch.cdist(feature.float(), feature.float(), compute_mode="donot_use_mm_for_euclid_dist")
     count = len(feature)
     return distance / (distance.sum() / max(1, count * (count - 1))).clamp_min(1e-12)

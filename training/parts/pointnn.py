@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onboard.errors import ConfigError
+from training.precision import full_precision
 
 _FINEST = 1000.0  # radians per unit of the finest wave, as the authors have it
 _SPAN = 100.0  # how much longer the longest is, likewise
@@ -32,7 +33,7 @@ class PointNN(nn.Module):
     def forward(self, cloud: Tensor) -> Tensor:
         if cloud.ndim != 3 or cloud.shape[2] != 3 or cloud.shape[1] < self.points:
             raise ConfigError("clouds", tuple(cloud.shape), f"(B, {self.points} or more, 3)")
-        with torch.autocast(cloud.device.type, enabled=False):
+        with full_precision(cloud):
             place = in_unit_ball(cloud[:, : self.points].float())
             feature = encode(place, self.width)
             for stage in range(self.stages):

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from training.precision import full_precision
+
 
 class VClub(nn.Module):
     """I(x; y) of x (B, dim) and y (B, dim), paired by row. `hidden` is 4096 in the paper (4.1).
@@ -38,7 +40,7 @@ class VClub(nn.Module):
 
     def bound(self, x: Tensor, y: Tensor) -> Tensor:
         """Eq. 8: the mean over i of log q(y_i | x_i), less that over i and j of log q(y_j | x_i)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             x, y = _scaled(x), _scaled(y)
             mean, precision = self.mean(x), (-self.log_variance(x)).exp()
             own = ((y - mean).square() * precision).mean(dim=1)
@@ -54,7 +56,7 @@ class VClub(nn.Module):
         loss = torch.zeros(())
         self.requires_grad_(True)
         try:
-            with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            with torch.enable_grad(), full_precision(x):
                 for _ in range(steps):
                     loss = -self.likelihood(x, y)
                     optimizer.zero_grad(set_to_none=True)
