@@ -115,7 +115,8 @@ runs/rendered/.done: | $(TEST)/.installed
 
 model: $(TEST)/.installed runs/rendered/.done
 	$(LEARN) train --data $(DATA) --rendered runs/rendered --out runs/train --steps $(STEPS)
-	$(LEARN) export onnx runs/train/checkpoint.pt --out $(MODEL)/overhead.onnx
+	$(LEARN) train --data $(DATA) --rendered runs/rendered --tune runs/train/checkpoint.pt --out runs/tuned
+	$(LEARN) export onnx runs/tuned/checkpoint.pt --out $(MODEL)/overhead.onnx
 	$(LEARN) export quantize $(MODEL)/overhead.onnx --data $(DATA) --out $(MODEL)/overhead.int8.onnx
 	$(MAKE) calibration
 

@@ -23,7 +23,7 @@ torch.set_num_threads(2)
 
 from training import losses  # noqa: E402
 from training.model import ModelConfig, OverheadNet  # noqa: E402
-from training.train import TrainConfig, learning_rate, train  # noqa: E402
+from training.train import TrainConfig, learning_rate, train, tuning  # noqa: E402
 
 
 def random(seed: int, *shape: int) -> torch.Tensor:
@@ -163,13 +163,31 @@ def test_displacements_are_those_of_the_homography_at_the_middles_of_the_patches
             np.testing.assert_allclose(got[i, j].numpy(), (to[:2] - at[:2])[::-1] / STRIDE, atol=1e-3)
 
 
+def test_patches_beyond_what_is_known_of_the_truth_have_no_say() -> None:
+    ground = smooth_ground(2, 6, 96)
+    tile, view = ground[:, :, 16:80, 16:80], ground[:, :, 21:85, 12:76]
+    ones = torch.ones(2, 1, 64, 64)
+
+    def cost(tile: torch.Tensor, reach_px: float) -> float:
+        torch.manual_seed(0)
+        reach = torch.full((2,), reach_px)
+        right = shifted(5, -4)
+        return float(losses.patch_matching_loss(view, ones, tile, ones, right, torch.tensor(20.0), STRIDE, reach))
+
+    spoilt = tile.clone()
+    spoilt[:, :, :, :12] = 0.0  # what the outermost patches look for
+    assert cost(spoilt, math.inf) > cost(tile, math.inf) + 0.01
+    assert cost(spoilt, 50.0) == pytest.approx(cost(tile, 50.0), abs=1e-5)
+    assert cost(tile, 0.0) == 0.0
+
+
 @pytest.mark.parametrize("missing", ["ground", "truth"])
 def test_a_batch_without_a_usable_patch_costs_nothing_and_can_be_learned_from(missing: str) -> None:
     view = random(1, 2, 4, 64, 64).requires_grad_()
     mask = torch.zeros(2, 1, 64, 64) if missing == "ground" else torch.ones(2, 1, 64, 64)
-    told = shifted(0, 0) if missing == "ground" else torch.full((2, 3, 3), math.nan)
+    reach = torch.full((2,), math.inf if missing == "ground" else 0.0)
     tile = random(2, 2, 4, 64, 64)
-    loss = losses.patch_matching_loss(view, mask, tile, mask, told, torch.tensor(12.0), STRIDE)
+    loss = losses.patch_matching_loss(view, mask, tile, mask, shifted(0, 0), torch.tensor(12.0), STRIDE, reach)
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert float(view.grad.abs().max()) == 0.0
@@ -342,6 +360,18 @@ def test_a_training_learns_and_one_that_was_interrupted_ends_with_the_same_weigh
     whole = tensors(train(dataclasses.replace(config, out=str(tmp_path / "whole"))))
     assert all(torch.equal(after[k], whole[k]) for k in whole)
     assert list((tmp_path / "run").glob("*.partial")) == []
+
+
+def test_a_tuning_starts_from_the_weights_that_it_is_given(tmp_path: Path) -> None:
+    data = str(toy_data(tmp_path / "data"))
+    config = TrainConfig(data=data, out=str(tmp_path / "run"), steps=1, batch=2, workers=0, warm_up=1)
+    first = train(config)
+    still = dataclasses.replace(
+        tuning(first), data=data, out=str(tmp_path / "tuned"), steps=1, batch=2, workers=0, learning_rate=0.0
+    )
+    tuned = tensors(train(still))
+    learnt = [k for k in tuned if "running" not in k and "num_batches" not in k]
+    assert all(torch.equal(tuned[k], tensors(first)[k]) for k in learnt)
 
 
 def test_a_pair_is_the_same_whoever_draws_it_and_the_canvas_grows_once(tmp_path: Path) -> None:

@@ -89,26 +89,24 @@ def patch_matching_loss(
     tile_from_view: Tensor,
     scale: Tensor,
     stride: int,
+    reach_px: Tensor | None = None,
     patch: int = 16,
 ) -> Tensor:
     """L_M at the fine level: each patch of the view finds its own place within half a patch of the truth.
 
     view, tile (B, F, h, w), masks (B, 1, h, w); tile_from_view (B, 3, 3) leads from pixels (col, row) of the view to
-    those of the tile: under an error of heading or height each patch is displaced differently. Pairs that do not know
-    it (not a number) have no say. The tile is first shifted by the whole part of the displacement of the middle, and
-    by a random step more, so that truth is not always the middle.
+    those of the tile: under an error of heading or height each patch is displaced differently. Patches further than
+    reach_px (B,) from the middle have no say: of rendered ground only the middle's displacement is known. The tile is
+    first shifted by the whole part of the displacement of the middle, and by a random step more, so that truth is not
+    always the middle.
     """
-    known = torch.isfinite(tile_from_view).all(dim=(1, 2))
-    if not bool(known.any()):
-        return view.sum() * 0.0
-    view, view_mask, tile, tile_mask = (part[known] for part in (view, view_mask, tile, tile_mask))
     batch, _, height, _ = view.shape
     margin = patch // 2
     starts = torch.arange(0, height - patch + 1, patch, device=view.device)
-    lies = patch_displacements(tile_from_view[known], starts, patch, stride)  # (B, patches, 2)
+    lies = patch_displacements(tile_from_view, starts, patch, stride)  # (B, patches, 2)
     jitter = torch.randint(-margin // 2, margin // 2 + 1, (batch, 2), device=view.device)
     middle = torch.full((1,), height // 2 - patch // 2, device=view.device)
-    whole = patch_displacements(tile_from_view[known], middle, patch, stride)[:, 0].round().long() + jitter
+    whole = patch_displacements(tile_from_view, middle, patch, stride)[:, 0].round().long() + jitter
     rest = lies - whole[:, None]
     pad = height
     tile, tile_mask = F.pad(tile, [pad] * 4), F.pad(tile_mask, [pad] * 4)
@@ -131,6 +129,9 @@ def patch_matching_loss(
     rest = rest.flatten(0, 1)
     keep = (template_mask.mean(dim=(1, 2, 3)) > 0.6) & (found_mask.mean(dim=(1, 2, 3)) > 0.8)
     keep &= rest.abs().amax(dim=1) < margin - 0.5
+    if reach_px is not None:
+        away = (starts + patch / 2 - height / 2) * stride
+        keep &= (torch.hypot(away[:, None], away[None]).flatten() < reach_px[:, None]).flatten()
     if not bool(keep.any()):
         return view.sum() * 0.0
     truth = gaussian_truth(rest[keep], margin, 0.6)

@@ -49,6 +49,10 @@ class TrainConfig:
     data: str = "../shared/data"
     out: str = "runs/train"
     rendered: str = ""  # a folder of rendered pairs; empty: none
+    start: str = ""  # a checkpoint whose weights are tuned; empty: random ones
+    rendered_share: float = 0.25
+    rendered_reach_px: float = 0.0  # see `Mixture`
+    small_share: float = 0.85
     steps: int = 3600
     batch: int = 16
     learning_rate: float = 2e-3
@@ -61,6 +65,20 @@ class TrainConfig:
     stop_after: int = 0  # steps, for this time; 0: go on to the end. The schedule is that of `steps`
     save_every_s: float = 120.0
     workers: int = 1
+
+
+def tuning(start: Path | str) -> TrainConfig:
+    """A short second training from a checkpoint: large canvases, and more of rendered ground, its patches too."""
+    return TrainConfig(
+        start=str(start),
+        rendered_share=0.4,
+        rendered_reach_px=72.0,
+        small_share=0.0,
+        steps=280,
+        learning_rate=6e-4,
+        warm_up=40,
+        seed=2,
+    )
 
 
 def forward_losses(
@@ -90,6 +108,7 @@ def forward_losses(
         batch["tile_from_view"],
         scale[2],
         FINE_STRIDE,
+        batch["reach_px"],
     )
     retrieval = retrieval_loss(descriptor[:size], descriptor[size:], scale[1])
     total = config.weight_matching * matching + config.weight_fine * fine_loss + config.weight_retrieval * retrieval
@@ -165,8 +184,19 @@ def train(config: TrainConfig) -> Path:
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
         print(f"continuing from step {step}", flush=True)
+    elif config.start:
+        state = torch.load(config.start, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        temperatures.load_state_dict(state["temperatures"])
 
-    pairs = PairStream(Mixture(config.data, config.rendered), config.steps, config.batch, config.seed)
+    mixture = Mixture(
+        config.data,
+        config.rendered,
+        config.rendered_share,
+        small_share=config.small_share,
+        rendered_reach_px=config.rendered_reach_px,
+    )
+    pairs = PairStream(mixture, config.steps, config.batch, config.seed)
     loader = DataLoader(
         pairs,
         batch_size=config.batch,

@@ -20,7 +20,7 @@ from training.data.ground import Ground
 class Pair:
     """uint8 (N, N, 3) and bool (N, N) of tile and view; `offset_px` (2,) row, col from the tile's centre to
     where the view's centre really lies; `tile_from_view` (3, 3) leads from (col, row) of the view to those of the
-    tile, None where ground is not flat."""
+    tile, None where only the centre's place is known."""
 
     tile: np.ndarray
     tile_mask: np.ndarray
