@@ -14,7 +14,7 @@ import toy_world
 from rich.console import Console
 from typer.testing import CliRunner
 
-from onboard.errors import ConfigError, EngineError
+from onboard.errors import ConfigError, EngineError, PilotageError
 from training.benchmarks.base import Benchmark
 from training.benchmarks.opening import open_benchmark
 from training.evaluation.describer import Match, Seen, open_describer
@@ -197,6 +197,13 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, world: toy_w
     assert len(content["model"]["sha256"]) == 64
 
 
-def test_a_checkpoint_that_is_not_onnx_is_answered_with_the_export(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="pilotage export onnx"):
+def test_a_model_that_is_no_model_is_answered_with_what_one_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ONNX file, or a method's checkpoint\.pt"):
+        open_describer(tmp_path / "checkpoint.pth")
+
+
+def test_the_overhead_networks_checkpoint_is_answered_with_the_export(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"model": {}, "model_config": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(PilotageError, match="pilotage export onnx"):
         open_describer(tmp_path / "checkpoint.pt")

@@ -168,17 +168,17 @@ def test_patches_beyond_what_is_known_of_the_truth_have_no_say() -> None:
     tile, view = ground[:, :, 16:80, 16:80], ground[:, :, 21:85, 12:76]
     ones = torch.ones(2, 1, 64, 64)
 
-    def cost(tile: torch.Tensor, reach_px: float) -> float:
+    def cost(view: torch.Tensor, reach_px: float) -> float:
         torch.manual_seed(0)
         reach = torch.full((2,), reach_px)
         right = shifted(5, -4)
         return float(losses.patch_matching_loss(view, ones, tile, ones, right, torch.tensor(20.0), STRIDE, reach))
 
-    spoilt = tile.clone()
-    spoilt[:, :, :, :12] = 0.0  # what the outermost patches look for
-    assert cost(spoilt, math.inf) > cost(tile, math.inf) + 0.01
-    assert cost(spoilt, 50.0) == pytest.approx(cost(tile, 50.0), abs=1e-5)
-    assert cost(tile, 0.0) == 0.0
+    spoilt = view.clone()
+    spoilt[:, :, :16, 16:32] = ground[:, :, 70:86, 70:86]  # a patch 100 pixels from the middle shows other ground
+    assert cost(spoilt, math.inf) > cost(view, math.inf) + 0.01
+    assert cost(spoilt, 50.0) == pytest.approx(cost(view, 50.0), abs=1e-5)
+    assert cost(view, 0.0) == 0.0
 
 
 @pytest.mark.parametrize("missing", ["ground", "truth"])
