@@ -101,7 +101,7 @@ def _flagship(
         rendered=rendered,
         steps=default.steps if steps is None else steps,
         batch=default.batch if batch is None else batch,
-        seed=seed if tune is None else default.seed,
+        seed=seed + (0 if tune is None else 1),  # other pairs than before
     )
     print(f"checkpoint: {run(config)}")
 
