@@ -110,7 +110,7 @@ CALIBRATE := riverside:2016:2020:chico long_beach:2018:2016:riverside chico:2018
 FOOTPRINTS := 90:70:10 70:53:11 90:70:12
 
 runs/rendered/.done: | $(TEST)/.installed
-	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places 14 --views 45
+	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places 24 --views 45
 	@touch $@
 
 model: $(TEST)/.installed runs/rendered/.done

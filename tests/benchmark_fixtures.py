@@ -193,6 +193,6 @@ def rendered(root: Path, texture: np.ndarray, count: int = 3) -> Path:
             crop_mask=np.ones((400, 400), bool),
             view=view,
             view_mask=inside,
-            rest_px=np.zeros(2),
+            moved_px=np.zeros((32, 32, 2), np.float32),
         )
     return root

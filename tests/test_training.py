@@ -14,9 +14,11 @@ import toy_world
 from affine import Affine
 
 from training.data.ground import Ground, cut, split
-from training.data.pairs import Pair, PairConfig, draw_pair
-from training.data.rendered import RenderedPairs, _turn, _turn_offset
+from training.data.pairs import Pair, PairConfig, displacements, draw_pair, lies_px
+from training.data.rendered import RenderedPairs, _turn, _turn_offset, make_sample
 from training.data.stream import Mixture, PairStream
+from training.renderer.pairs import render_pairs
+from training.renderer.place import generate_place
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)
@@ -126,10 +128,16 @@ def shifted(row: float, col: float, turn_rad: float = 0.0, side_px: int = 64 * S
     return torch.tensor(matrix, dtype=torch.float32).repeat(2, 1, 1)
 
 
-def patch_cost(view: torch.Tensor, tile: torch.Tensor, told: torch.Tensor) -> float:
+def patch_cost(view: torch.Tensor, tile: torch.Tensor, told: torch.Tensor, spoilt: slice | None = None) -> float:
+    """L_M under a homography that is told; of the field's columns `spoilt` nothing is known."""
     torch.manual_seed(0)
     ones = torch.ones(2, 1, 64, 64)
-    return float(losses.patch_matching_loss(view, ones, tile, ones, told, torch.tensor(20.0), STRIDE))
+    field = np.stack([displacements(one.double().numpy(), 64 * STRIDE) for one in told]).transpose(0, 3, 1, 2)
+    middle = torch.tensor(field[:, :, 15:17, 15:17].mean(axis=(2, 3)))
+    if spoilt is not None:
+        field[..., spoilt] = np.nan
+    scale = torch.tensor(20.0)
+    return float(losses.patch_matching_loss(view, ones, tile, ones, torch.tensor(field), middle, scale, STRIDE))
 
 
 def test_patches_find_the_offset_that_was_told_and_not_its_opposite() -> None:
@@ -152,42 +160,43 @@ def test_each_patch_of_a_turned_view_has_a_truth_of_its_own() -> None:
     assert right + 0.3 < level < opposite
 
 
-def test_displacements_are_those_of_the_homography_at_the_middles_of_the_patches() -> None:
-    matrix = shifted(2.0, -1.5, math.radians(3.0))[:1]
-    starts = torch.tensor([0, 16, 48])
-    got = losses.patch_displacements(matrix, starts, 16, STRIDE)[0].reshape(3, 3, 2)
-    for i, row in enumerate((0, 16, 48)):
-        for j, col in enumerate((0, 16, 48)):
-            at = np.array([(col + 7.5) * STRIDE + 1.5, (row + 7.5) * STRIDE + 1.5, 1.0])  # middle of cells 7 and 8
-            to = matrix[0].double().numpy() @ at
-            np.testing.assert_allclose(got[i, j].numpy(), (to[:2] - at[:2])[::-1] / STRIDE, atol=1e-3)
+def test_a_field_is_that_of_the_homography_at_each_eighth_pixel() -> None:
+    matrix = shifted(2.0, -1.5, math.radians(3.0))[0].double().numpy()
+    field = displacements(matrix, 64 * STRIDE)
+    for row, col in ((0, 0), (3, 20), (31, 7)):
+        at = np.array([8 * col + 3.5, 8 * row + 3.5, 1.0])
+        np.testing.assert_allclose(field[row, col], ((matrix @ at)[:2] - at[:2])[::-1], atol=1e-4)
 
 
-def test_patches_beyond_what_is_known_of_the_truth_have_no_say() -> None:
+def test_a_patch_lies_where_the_greater_part_of_it_lies_and_nowhere_if_little_is_known() -> None:
+    field = torch.zeros(1, 2, 16, 16)
+    field[:, 0, :8, :8] = 6.0
+    field[:, :, :3, :8] = 40.0  # a roof in the first patch
+    field[:, :, 8:13, 8:] = math.nan
+    lies, known = losses.patch_displacements(field, 2)
+    assert lies[0, :3].tolist() == [[6.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    assert known.tolist() == [[True, True, True, False]]
+
+
+def test_patches_of_which_nobody_knows_where_they_lie_have_no_say() -> None:
     ground = smooth_ground(2, 6, 96)
     tile, view = ground[:, :, 16:80, 16:80], ground[:, :, 21:85, 12:76]
-    ones = torch.ones(2, 1, 64, 64)
-
-    def cost(view: torch.Tensor, reach_px: float) -> float:
-        torch.manual_seed(0)
-        reach = torch.full((2,), reach_px)
-        right = shifted(5, -4)
-        return float(losses.patch_matching_loss(view, ones, tile, ones, right, torch.tensor(20.0), STRIDE, reach))
-
-    spoilt = view.clone()
-    spoilt[:, :, :16, 16:32] = ground[:, :, 70:86, 70:86]  # a patch 100 pixels from the middle shows other ground
-    assert cost(spoilt, math.inf) > cost(view, math.inf) + 0.01
-    assert cost(spoilt, 50.0) == pytest.approx(cost(view, 50.0), abs=1e-5)
-    assert cost(view, 0.0) == 0.0
+    wrong = view.clone()
+    wrong[:, :, :16, 48:] = ground[:, :, 70:86, 70:86]  # a patch of the last columns shows other ground
+    right = shifted(5, -4)
+    assert patch_cost(wrong, tile, right) > patch_cost(view, tile, right) + 0.01
+    assert patch_cost(wrong, tile, right, slice(24, 32)) == pytest.approx(patch_cost(view, tile, right, slice(24, 32)))
+    assert patch_cost(view, tile, right, slice(None)) == 0.0
 
 
 @pytest.mark.parametrize("missing", ["ground", "truth"])
 def test_a_batch_without_a_usable_patch_costs_nothing_and_can_be_learned_from(missing: str) -> None:
     view = random(1, 2, 4, 64, 64).requires_grad_()
     mask = torch.zeros(2, 1, 64, 64) if missing == "ground" else torch.ones(2, 1, 64, 64)
-    reach = torch.full((2,), math.inf if missing == "ground" else 0.0)
+    field = torch.full((2, 2, 32, 32), 0.0 if missing == "ground" else math.nan)
     tile = random(2, 2, 4, 64, 64)
-    loss = losses.patch_matching_loss(view, mask, tile, mask, shifted(0, 0), torch.tensor(12.0), STRIDE, reach)
+    scale = torch.tensor(12.0)
+    loss = losses.patch_matching_loss(view, mask, tile, mask, field, torch.zeros(2, 2), scale, STRIDE)
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert float(view.grad.abs().max()) == 0.0
@@ -279,11 +288,31 @@ def test_an_offset_turns_with_its_picture(turns: int, mirror: bool) -> None:
     assert _turn_offset(np.array([9, -20]), turns, mirror).tolist() == [row, col]
 
 
+def test_a_rendered_view_is_known_point_by_point_over_roofs_and_relief() -> None:
+    place = generate_place(5, size_m=400.0, metres_per_pixel=0.5)
+    seen = next(render_pairs(place, 1, 3, height_m=(90.0, 91.0), tilt_sigma_deg=8.0))
+    sample = make_sample(place, seen, np.random.default_rng(1))
+    assert sample is not None
+    field = cv2.resize(sample["moved_px"], (256, 256))
+    mask = sample["view_mask"] & np.isfinite(field).all(axis=2)
+    mask = cv2.erode(mask.astype(np.uint8), np.ones((25, 25))) > 0
+    crop, view = (cv2.cvtColor(sample[name], cv2.COLOR_RGB2GRAY).astype(np.float32) for name in ("crop", "view"))
+    cols, rows = np.meshgrid(*2 * [np.arange(256, dtype=np.float32) + 72])  # 72: from the view's corner to the crop's
+
+    def alike(moved: np.ndarray) -> float:
+        there = np.nan_to_num(cv2.remap(crop, cols + moved[..., 1], rows + moved[..., 0], cv2.INTER_LINEAR))
+        detail = [picture - cv2.GaussianBlur(picture, (0, 0), 6) for picture in (there, view)]
+        return float(np.corrcoef(detail[0][mask], detail[1][mask])[0, 1])
+
+    level = np.float32(lies_px(sample["moved_px"], sample["view_mask"])) * np.ones((256, 256, 1), np.float32)
+    assert alike(field) > alike(level) + 0.05
+
+
 def test_rendered_pairs_know_where_the_view_lies_however_the_tile_was_cut(tmp_path: Path) -> None:
     world = toy_world.make_world(seed=22, size_px=400).rgb
     ones = np.ones((400, 400), bool)
     sample = {"view": world[72:328, 72:328], "view_mask": ones[:256, :256], "crop": world, "crop_mask": ones}
-    np.savez(tmp_path / "000_000.npz", rest_px=np.zeros(2), **sample)
+    np.savez(tmp_path / "000_000.npz", moved_px=np.zeros((32, 32, 2), np.float32), **sample)
     pairs = RenderedPairs(tmp_path)
     misses = []
     for seed in range(8):

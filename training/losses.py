@@ -86,28 +86,25 @@ def patch_matching_loss(
     view_mask: Tensor,
     tile: Tensor,
     tile_mask: Tensor,
-    tile_from_view: Tensor,
+    moved_px: Tensor,
+    offset_px: Tensor,
     scale: Tensor,
     stride: int,
-    reach_px: Tensor | None = None,
     patch: int = 16,
 ) -> Tensor:
     """L_M at the fine level: each patch of the view finds its own place within half a patch of the truth.
 
-    view, tile (B, F, h, w), masks (B, 1, h, w); tile_from_view (B, 3, 3) leads from pixels (col, row) of the view to
-    those of the tile: under an error of heading or height each patch is displaced differently. Patches further than
-    reach_px (B,) from the middle have no say: of rendered ground only the middle's displacement is known. The tile is
-    first shifted by the whole part of the displacement of the middle, and by a random step more, so that truth is not
-    always the middle.
+    view, tile (B, F, h, w), masks (B, 1, h, w); moved_px (B, 2, H, W), a field of displacements row, col in pixels over
+    the view, NaN where it is not known: under an error of heading or height, and over relief, each patch is displaced
+    differently. offset_px (B, 2) is the view's as a whole: the tile is first shifted by its whole part, and by
+    a random step more, so that truth is not always the middle.
     """
     batch, _, height, _ = view.shape
     margin = patch // 2
-    starts = torch.arange(0, height - patch + 1, patch, device=view.device)
-    lies = patch_displacements(tile_from_view, starts, patch, stride)  # (B, patches, 2)
+    lies, known = patch_displacements(moved_px, height // patch)
     jitter = torch.randint(-margin // 2, margin // 2 + 1, (batch, 2), device=view.device)
-    middle = torch.full((1,), height // 2 - patch // 2, device=view.device)
-    whole = patch_displacements(tile_from_view, middle, patch, stride)[:, 0].round().long() + jitter
-    rest = lies - whole[:, None]
+    whole = (offset_px / stride).round().long() + jitter
+    rest = lies / stride - whole[:, None]
     pad = height
     tile, tile_mask = F.pad(tile, [pad] * 4), F.pad(tile_mask, [pad] * 4)
     windows, window_masks = [], []
@@ -126,12 +123,9 @@ def patch_matching_loss(
 
     template, template_mask = tiles(view, patch), tiles(view_mask, patch)
     found, found_mask = tiles(search, patch + 2 * margin), tiles(search_mask, patch + 2 * margin)
-    rest = rest.flatten(0, 1)
+    rest, known = rest.flatten(0, 1), known.flatten()
     keep = (template_mask.mean(dim=(1, 2, 3)) > 0.6) & (found_mask.mean(dim=(1, 2, 3)) > 0.8)
-    keep &= rest.abs().amax(dim=1) < margin - 0.5
-    if reach_px is not None:
-        away = (starts + patch / 2 - height / 2) * stride
-        keep &= (torch.hypot(away[:, None], away[None]).flatten() < reach_px[:, None]).flatten()
+    keep &= known & (rest.abs().amax(dim=1) < margin - 0.5)
     if not bool(keep.any()):
         return view.sum() * 0.0
     truth = gaussian_truth(rest[keep], margin, 0.6)
@@ -143,14 +137,15 @@ def patch_matching_loss(
     return -(truth.flatten(1) * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
-def patch_displacements(tile_from_view: Tensor, starts: Tensor, patch: int, stride: int) -> Tensor:
-    """(B, P * P, 2) row, col in cells: how far the middles of patches that start at cells `starts` (P,) are moved."""
-    at = (starts + patch / 2) * stride - 0.5  # pixels, along either axis
-    row, col = torch.meshgrid(at, at, indexing="ij")
-    view_px = torch.stack([col.flatten(), row.flatten(), torch.ones_like(col).flatten()])  # (3, P * P)
-    tile_px = tile_from_view.to(view_px.dtype) @ view_px
-    moved = tile_px[:, :2] / tile_px[:, 2:] - view_px[:2]
-    return moved.flip(1).transpose(1, 2) / stride
+def patch_displacements(moved_px: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Medians of a field (B, 2, H, W) over count x count patches, (B, count^2, 2) row, col, and where they are known.
+
+    A median, since of a patch with roofs and ground in it the greater part says where it lies. Known: two thirds.
+    """
+    side = moved_px.shape[-1] // count
+    cells = moved_px.unfold(2, side, side).unfold(3, side, side).flatten(4).flatten(2, 3)  # (B, 2, count^2, side^2)
+    known = cells.isfinite().float().mean(dim=(1, 3)) > 2 / 3
+    return cells.nanquantile(0.5, dim=3).transpose(1, 2).nan_to_num(), known
 
 
 def retrieval_loss(view: Tensor, tile: Tensor, scale: Tensor) -> Tensor:

@@ -50,8 +50,7 @@ class TrainConfig:
     out: str = "runs/train"
     rendered: str = ""  # a folder of rendered pairs; empty: none
     start: str = ""  # a checkpoint whose weights are tuned; empty: random ones
-    rendered_share: float = 0.25
-    rendered_reach_px: float = 0.0  # see `Mixture`
+    rendered_share: float = 0.3
     small_share: float = 0.85
     steps: int = 3600
     batch: int = 16
@@ -68,11 +67,10 @@ class TrainConfig:
 
 
 def tuning(start: Path | str) -> TrainConfig:
-    """A short second training from a checkpoint: large canvases, and more of rendered ground, its patches too."""
+    """A short second training from a checkpoint: large canvases, and more of rendered ground."""
     return TrainConfig(
         start=str(start),
         rendered_share=0.4,
-        rendered_reach_px=72.0,
         small_share=0.0,
         steps=280,
         learning_rate=6e-4,
@@ -105,10 +103,10 @@ def forward_losses(
         fine_mask[:size],
         fine[size:] * fine_mask[size:],
         fine_mask[size:],
-        batch["tile_from_view"],
+        batch["moved_px"],
+        batch["offset_px"],
         scale[2],
         FINE_STRIDE,
-        batch["reach_px"],
     )
     retrieval = retrieval_loss(descriptor[:size], descriptor[size:], scale[1])
     total = config.weight_matching * matching + config.weight_fine * fine_loss + config.weight_retrieval * retrieval
@@ -189,13 +187,7 @@ def train(config: TrainConfig) -> Path:
         model.load_state_dict(state["model"])
         temperatures.load_state_dict(state["temperatures"])
 
-    mixture = Mixture(
-        config.data,
-        config.rendered,
-        config.rendered_share,
-        small_share=config.small_share,
-        rendered_reach_px=config.rendered_reach_px,
-    )
+    mixture = Mixture(config.data, config.rendered, config.rendered_share, small_share=config.small_share)
     pairs = PairStream(mixture, config.steps, config.batch, config.seed)
     loader = DataLoader(
         pairs,

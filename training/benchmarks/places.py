@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 
 from training.benchmarks.base import Benchmark, BenchmarkError, Query, Reference
+from training.data.pairs import lies_px
 
 if TYPE_CHECKING:
     from onboard.region import Level
@@ -274,13 +275,13 @@ def _rendered(paths: list[Path], protocol: str) -> Benchmark:
         raise BenchmarkError("protocol of rendered pairs", protocol, "rendered")
     queries, references = [], []
     for number, path in enumerate(paths):
-        crop, crop_mask, view, view_mask, rest = _sample(path)
+        crop, crop_mask, view, view_mask, moved = _sample(path)
         n = len(view)
         room = (len(crop) - n) // 2
         reach = min(room - 1, _OFFSET_PX)
         step = np.random.default_rng(zlib.crc32(path.stem.encode())).integers(-reach, reach + 1, 2)
         window = tuple(slice(room + int(s), room + int(s) + n) for s in step)
-        row, col = (float(v) for v in rest - step)  # where the view's centre lies from the tile's
+        row, col = (float(v) for v in lies_px(moved, view_mask) - step)  # where the view's centre lies from the tile's
         area = path.stem
         tile = ArrayPicture(f"{area}/tile", crop[window], crop_mask[window])
         # Samples do not say their resolution: every length here is in map pixels, and METRICS_PX says so.
@@ -291,7 +292,7 @@ def _rendered(paths: list[Path], protocol: str) -> Benchmark:
 
 
 def _sample(path: Path) -> tuple[np.ndarray, ...]:
-    keys = ("crop", "crop_mask", "view", "view_mask", "rest_px")
+    keys = ("crop", "crop_mask", "view", "view_mask", "moved_px")
     try:
         with np.load(path) as sample:
             return tuple(sample[key] for key in keys)

@@ -15,19 +15,21 @@ import numpy as np
 from training.data import appearance
 from training.data.ground import Ground
 
+FIELD_STRIDE = 8  # pixels of the view between two displacements that are told
+
 
 @dataclass(frozen=True)
 class Pair:
     """uint8 (N, N, 3) and bool (N, N) of tile and view; `offset_px` (2,) row, col from the tile's centre to
-    where the view's centre really lies; `tile_from_view` (3, 3) leads from (col, row) of the view to those of the
-    tile, None where only the centre's place is known."""
+    where the view's centre really lies; `moved_px` float32 (N / 8, N / 8, 2) row, col, how far each eighth pixel of
+    the view (the middle of 8 by 8) must be moved to lie on its like in the tile, NaN where nobody knows."""
 
     tile: np.ndarray
     tile_mask: np.ndarray
     view: np.ndarray
     view_mask: np.ndarray
     offset_px: np.ndarray
-    tile_from_view: np.ndarray | None = None
+    moved_px: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,27 @@ def draw_pair(ground: Ground, donor: Ground, rng: np.random.Generator, config: P
     tile = appearance.sensor(appearance.tone(tile, rng, 0.6), rng) if rng.random() < 0.7 else _bytes(tile)
     view[~view_mask] = 0
     tile[~tile_mask] = 0
-    return Pair(tile, tile_mask, view, view_mask, offset[::-1].copy(), tile_from_view)
+    return Pair(tile, tile_mask, view, view_mask, offset[::-1].copy(), displacements(tile_from_view, n))
+
+
+def field_points(n: int) -> np.ndarray:
+    """(n / 8 * n / 8, 2) col, row: where on a canvas of n pixels `Pair.moved_px` is told, row by row."""
+    at = np.arange(0, n, FIELD_STRIDE) + (FIELD_STRIDE - 1) / 2
+    return np.stack([axis.ravel() for axis in np.meshgrid(at, at)], axis=1)
+
+
+def displacements(tile_from_view: np.ndarray, n: int) -> np.ndarray:
+    """`Pair.moved_px` of level ground: tile_from_view (3, 3) leads from (col, row) of the view to those of the tile."""
+    points = field_points(n)
+    to = np.column_stack([points, np.ones(len(points))]) @ tile_from_view.T
+    moved = (to[:, :2] / to[:, 2:] - points)[:, ::-1]
+    return moved.reshape(n // FIELD_STRIDE, n // FIELD_STRIDE, 2).astype(np.float32)
+
+
+def lies_px(moved_px: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(2,) row, col: where a view lies, the median displacement of what it shows, of `Pair.moved_px`."""
+    half = FIELD_STRIDE // 2
+    return np.asarray(np.nanmedian(moved_px[mask[half::FIELD_STRIDE, half::FIELD_STRIDE]], axis=0), np.float64)
 
 
 def _about(point: np.ndarray) -> np.ndarray:

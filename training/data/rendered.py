@@ -23,9 +23,10 @@ from onboard.frames import ENU_FROM_NED, quaternion_from_rotation, rotation_from
 from onboard.records import Frame, Telemetry
 from onboard.rectify import Rectifier
 from training.data import appearance
-from training.data.pairs import Pair, PairConfig
+from training.data.pairs import FIELD_STRIDE, Pair, PairConfig, field_points, lies_px
 from training.renderer.pairs import RenderedView, render_pairs
 from training.renderer.place import Place, generate_place
+from training.renderer.scene import follow
 
 _CROP_PX = 400
 
@@ -49,21 +50,22 @@ class RenderedPairs:
         top, left = room + step
         tile = sample["crop"][top : top + n, left : left + n]
         tile_mask = sample["crop_mask"][top : top + n, left : left + n]
-        offset = sample["rest_px"] - step
         edge = (len(sample["view"]) - n) // 2  # a smaller canvas is the middle of the stored one
         middle = slice(edge, edge + n)
         view, view_mask = sample["view"][middle, middle], sample["view_mask"][middle, middle]
+        middle = slice(edge // FIELD_STRIDE, (edge + n) // FIELD_STRIDE)
+        moved = sample["moved_px"][middle, middle] - step.astype(np.float32)
         turns, mirror = int(rng.integers(4)), rng.random() < 0.5
         pictures = [_turn(picture, turns, mirror) for picture in (tile, tile_mask, view, view_mask)]
         tile, tile_mask, view, view_mask = pictures
-        offset = _turn_offset(offset, turns, mirror)
+        moved = _turn_offset(_turn(moved, turns, mirror), turns, mirror).astype(np.float32)
         view = appearance.tone(view.astype(np.float32) / 255, rng, 0.5)
         if rng.random() < 0.2:
             view = appearance.shade(view, rng)
         view = appearance.sensor(view, rng)
         tile = appearance.sensor(appearance.tone(tile.astype(np.float32) / 255, rng, 0.5), rng)
         view[~view_mask], tile[~tile_mask] = 0, 0
-        return Pair(tile, tile_mask, view, view_mask, offset.astype(np.float64))
+        return Pair(tile, tile_mask, view, view_mask, lies_px(moved, view_mask), moved)
 
 
 def _turn(picture: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
@@ -72,9 +74,9 @@ def _turn(picture: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
 
 
 def _turn_offset(offset: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
-    """(row, col) from the middle, after `_turn`: a quarter turn of np.rot90 takes (r, c) to (-c, r)."""
+    """Steps (..., 2) row, col after `_turn`: a quarter turn of np.rot90 takes (r, c) to (-c, r)."""
     for _ in range(turns):
-        offset = np.array([-offset[1], offset[0]])
+        offset = np.stack([-offset[..., 1], offset[..., 0]], axis=-1)
     return offset * [1, -1] if mirror else offset
 
 
@@ -91,11 +93,14 @@ def make_sample(
     metres = float(np.clip(footprint / view_px * math.exp(rng.uniform(-0.5, 0.25)), place.metres_per_pixel, 1.25))
     view = rectifier.view(Frame(0, np.ascontiguousarray(seen.image_rgb[..., ::-1])), telemetry, metres)
 
-    # The view's middle, seen through the wrong pose, is this ray of the camera; follow it with the true pose.
-    down = np.array([*view.centre_from_vehicle_enu_m, -height])
-    ray = (ENU_FROM_NED @ ned_from_body @ seen.body_from_camera).T @ down
-    true_ray = ENU_FROM_NED @ seen.ned_from_body @ seen.body_from_camera @ ray
-    centre = seen.position_enu_m[:2] + true_ray[:2] * seen.height_above_ground_m / -true_ray[2]
+    # A point of the view, seen through the wrong pose, is a ray of the camera; follow it with the true pose.
+    points = field_points(view_px)
+    east_north = (points - (view_px - 1) / 2) * [metres, -metres] + view.centre_from_vehicle_enu_m
+    told = np.column_stack([east_north, np.full(len(points), -height)])
+    turn = ENU_FROM_NED @ seen.ned_from_body @ ned_from_body.T @ ENU_FROM_NED.T
+    lies = follow(seen.scene, seen.position_enu_m, told @ turn.T)[:, :2]
+    true = turn @ [*view.centre_from_vehicle_enu_m, -height]
+    centre = seen.position_enu_m[:2] + true[:2] * seen.height_above_ground_m / -true[2]
 
     scale = metres / place.metres_per_pixel
     col, row = (float(v) for v in place.pixel_from_enu @ [*centre, 1.0])
@@ -109,9 +114,18 @@ def make_sample(
     crop = cv2.warpAffine(picture, matrix, (_CROP_PX, _CROP_PX), flags=flags)
     inside = np.ones(picture.shape[:2], np.uint8)
     mask = cv2.warpAffine(inside, matrix, (_CROP_PX, _CROP_PX), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
-    if mask[100:-100, 100:-100].mean() < 0.8:
+    on_crop = (lies @ place.pixel_from_enu[:, :2].T + place.pixel_from_enu[:, 2] - matrix[:, 2]) / scale - middle
+    moved = (on_crop - (points - (view_px - 1) / 2))[:, ::-1]
+    side = view_px // FIELD_STRIDE
+    if mask[100:-100, 100:-100].mean() < 0.8 or np.isnan(moved).mean() > 0.2:
         return None
-    return {"view": view.image_rgb, "view_mask": view.mask, "crop": crop, "crop_mask": mask, "rest_px": rest}
+    return {
+        "view": view.image_rgb,
+        "view_mask": view.mask,
+        "crop": crop,
+        "crop_mask": mask,
+        "moved_px": moved.reshape(side, side, 2).astype(np.float32),
+    }
 
 
 def make_samples(out: Path, places: int, views: int, seed: int, size_m: float) -> None:

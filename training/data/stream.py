@@ -26,14 +26,13 @@ SMALL = PairConfig(view_px=192, offset_px=48.0, footprint_px=(64.0, 250.0))
 class Sample(TypedDict):
     """One pair, view first: image uint8 (2, 3, N, N), mask bool (2, 1, N, N), offset_px float32 (2,) row, col.
 
-    tile_from_view float32 (3, 3), see `Pair`; true up to reach_px from the view's middle.
+    moved_px float32 (2, N / 8, N / 8) row, col of each eighth pixel of the view, see `Pair`.
     """
 
     image: np.ndarray
     mask: np.ndarray
     offset_px: np.ndarray
-    tile_from_view: np.ndarray
-    reach_px: np.float32
+    moved_px: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,10 @@ class Mixture:
 
     data: str
     rendered: str = ""  # a folder of rendered pairs; empty: none
-    rendered_share: float = 0.25
+    rendered_share: float = 0.3
     namie_share: float = 0.15
     one_city_share: float = 0.5
     small_share: float = 0.85  # of the steps, the first ones
-    rendered_reach_px: float = 0.0  # how far from its middle a rendered view's patches are taken to be moved alike
 
 
 class PairStream(Dataset):  # type: ignore[type-arg]
@@ -77,16 +75,11 @@ class PairStream(Dataset):  # type: ignore[type-arg]
         while True:
             pair = self._draw(city, rng, config)
             if pair.view_mask.mean() >= 0.04 and pair.tile_mask.mean() >= 0.2:
-                matrix, reach = pair.tile_from_view, np.inf
-                if matrix is None:
-                    matrix, reach = np.eye(3), self.mixture.rendered_reach_px
-                    matrix[:2, 2] = pair.offset_px[::-1]
                 return {
                     "image": np.stack([pair.view, pair.tile]).transpose(0, 3, 1, 2),
                     "mask": np.stack([pair.view_mask, pair.tile_mask])[:, None],
                     "offset_px": pair.offset_px.astype(np.float32),
-                    "tile_from_view": np.asarray(matrix, np.float32),
-                    "reach_px": np.float32(reach),
+                    "moved_px": pair.moved_px.transpose(2, 0, 1),
                 }
 
     def _draw(self, city: list[Ground] | None, rng: np.random.Generator, config: PairConfig) -> Pair:

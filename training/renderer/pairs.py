@@ -26,7 +26,7 @@ class RenderedView:
     """One view and its truth. The caller makes the ground view with the onboard rectifier, errors added.
 
     `image_rgb` uint8 (H, W, 3); `body_from_camera`, `ned_from_body` (3, 3); `position_enu_m` (3,), height on the
-    place's datum; `height_above_ground_m` over the bare ground right below.
+    place's datum; `height_above_ground_m` over the bare ground right below. In `scene` rays can be followed.
     """
 
     image_rgb: np.ndarray
@@ -36,6 +36,7 @@ class RenderedView:
     position_enu_m: np.ndarray
     height_above_ground_m: float
     season: Season
+    scene: Scene
 
 
 def render_pairs(
@@ -72,7 +73,7 @@ def render_pairs(
         position = np.array([*spot, float(place.terrain_height_m(spot)[0]) + height])
         image = render(scene, lens, BODY_FROM_CAMERA_DOWN, attitude, position)
         image = degrade(image, rng, float(rng.uniform(0.4, 1.8)))
-        yield RenderedView(image, lens, BODY_FROM_CAMERA_DOWN, attitude, position, height, season)
+        yield RenderedView(image, lens, BODY_FROM_CAMERA_DOWN, attitude, position, height, season, scene)
 
 
 def _random_camera(rng: np.random.Generator) -> CameraModel:

@@ -92,7 +92,8 @@ def render(
     drop_m = float(position_enu_m[2]) - float(scene.lowest_m)
     if drop_m <= 0:
         raise RenderError("camera height", f"{position_enu_m[2]:.1f} m", "above the place's lowest ground")
-    ground = scene.ground(*_footprint(lens, enu_from_camera, position_enu_m, drop_m))
+    border = np.concatenate([lens[0], lens[-1], lens[:, 0], lens[:, -1]]) @ enu_from_camera.T
+    ground = scene.ground(*_footprint(border, position_enu_m, drop_m))
     points, triangles = _hits(ground, position_enu_m, directions)
     affine = scene.place.pixel_from_enu
     at = points[:, :2] @ affine[:, :2].T.astype(np.float32) + (
@@ -108,11 +109,16 @@ def render(
     return image
 
 
-def _footprint(
-    lens: np.ndarray, enu_from_camera: np.ndarray, position_enu_m: np.ndarray, drop_m: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Box (low, high) east, north that holds all ground seen, were it at the place's lowest."""
-    border = np.concatenate([lens[0], lens[-1], lens[:, 0], lens[:, -1]]) @ enu_from_camera.T
+def follow(scene: Scene, position_enu_m: np.ndarray, directions_enu: np.ndarray) -> np.ndarray:
+    """Where rays (N, 3) from a position (3,) meet the surface: (N, 3) east, north, up metres; NaN where they do not."""
+    drop_m = float(position_enu_m[2]) - float(scene.lowest_m)
+    ground = scene.ground(*_footprint(directions_enu, position_enu_m, drop_m))
+    points, triangles = _hits(ground, position_enu_m, directions_enu.astype(np.float32))
+    return np.where((triangles >= 0)[:, None], points + ground.origin_enu_m, np.nan)
+
+
+def _footprint(border: np.ndarray, position_enu_m: np.ndarray, drop_m: float) -> tuple[np.ndarray, np.ndarray]:
+    """Box (low, high) east, north that holds the ends of rays (N, 3), were all ground at the place's lowest."""
     flat = np.hypot(border[:, 0], border[:, 1])
     reach = np.minimum(
         np.where(border[:, 2] < 0, flat / np.maximum(-border[:, 2], 1e-9), np.inf), math.tan(_MAX_OFF_NADIR_RAD)
