@@ -133,7 +133,7 @@ calibration: $(TEST)/.installed
 		$(MODEL)/views_$(call part,1,$(trial))_$(call part,3,$(shot))=$(MODEL)/$(call part,$(over),$(trial)))))
 	@echo "to ship it: cp $(MODEL)/overhead.int8.onnx $(MODEL)/overhead.confidence.json onboard/models/"
 
-# ---- trials on real ground: how many are found, how many are wrong, and the classical baseline beside them
+# ---- trials on real ground: how many are found, how many are wrong, and the classical baselines beside them
 
 TRIALS := runs/trials
 FLIGHTS := garfield chia brighton
@@ -143,7 +143,7 @@ trials: $(TEST)/.installed
 		$(LEARN) trial beside $(DATA)/namie/orthophoto_2017.tif $(DATA)/flights/$$flight/reference.tif --out $(TRIALS)/$$flight.tif; \
 		$(LEARN) map build $(TRIALS)/$$flight.tif $(DATA)/flights/$$flight/reference.tif --out $(TRIALS)/map_$$flight --force; \
 		$(LEARN) replay $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight --independent --out $(TRIALS)/$$flight; \
-		$(LEARN) trial baseline $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight; done
+		for by in gradient sift; do $(LEARN) trial baseline $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight --by $$by; done; done
 	$(LEARN) map build $(DATA)/naip/claremont/*_2016.tif --out $(TRIALS)/map_claremont --force
 	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_2020
 	$(LEARN) trial views $(DATA)/naip/claremont/*_2018.tif --out $(TRIALS)/views_2018
@@ -151,7 +151,8 @@ trials: $(TEST)/.installed
 		$(wordlist 1,60,$(sort $(wildcard $(DATA)/naip/riverside/*_2020.tif))) --out $(TRIALS)/views_elsewhere
 	@set -e; for views in 2020 2018 elsewhere; do \
 		$(LEARN) replay $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --independent --out $(TRIALS)/$$views; done
-	$(LEARN) trial baseline $(TRIALS)/views_2020 --map $(TRIALS)/map_claremont
+	@set -e; for views in 2020 2018; do for by in gradient sift; do \
+		$(LEARN) trial baseline $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --by $$by; done; done
 	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(TRIALS)/2020 $(TRIALS)/2018 $(TRIALS)/elsewhere
 
 # ---- recall over a large gallery: Claremont's views of another year among the chips of six cities, and quarter footprints
@@ -166,7 +167,8 @@ gallery: $(TEST)/.installed
 	@set -e; for shot in $(SEEN); do IFS=: read year across along <<< "$$shot"; views=$(GALLERY)/views_$${year}_$$across; \
 		$(LEARN) trial views $(GALLERY)/chips/claremont-*_$$year.tif --footprint-m $$across $$along --out $$views; \
 		$(LEARN) evaluate --data places:$$views@$(GALLERY)/map --rerank 5; \
-		$(LEARN) replay $$views --map $(GALLERY)/map --independent --out $(GALLERY)/$${year}_$$across; done
+		$(LEARN) replay $$views --map $(GALLERY)/map --independent --out $(GALLERY)/$${year}_$$across; \
+		for by in gradient sift; do $(LEARN) trial baseline $$views --map $(GALLERY)/map --by $$by --every 4; done; done
 	$(LEARN) trial table $(foreach shot,$(SEEN),$(GALLERY)/$(call part,1,$(shot))_$(call part,2,$(shot)))
 
 # ---- how fast, how large: FP32 beside INT8 in one run, over 25 km2 of drawn ground that is kept in runs/bench

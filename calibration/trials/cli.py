@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from onboard.errors import ConfigError
+
+
+class Method(str, Enum):
+    """What finds a view classically: correlation of gradient magnitudes or of grey levels, or keypoints."""
+
+    GRADIENT = "gradient"
+    GREY = "grey"
+    SIFT = "sift"
+
 
 app = typer.Typer(no_args_is_help=True, help="Trials on real ground: make views of orthophotos, run the baseline.")
 
@@ -42,15 +54,20 @@ def views(
 def baseline(
     flight: Annotated[Path, typer.Argument(help="A flight with truth.")],
     map_path: Annotated[Path, typer.Option("--map", help="A region map.")],
-    grey: Annotated[bool, typer.Option("--grey", help="Correlate grey levels, not gradient magnitudes.")] = False,
+    by: Annotated[Method, typer.Option(help="What finds a view.")] = Method.GRADIENT,
     within_m: Annotated[float, typer.Option(help="Found means nearer than this.")] = 8.0,
+    every: Annotated[int, typer.Option(help="Take each N-th frame only.", min=1)] = 1,
 ) -> None:
-    """Whole-map normalised cross-correlation of the same views at the told heading and height."""
-    from calibration.trials.baseline import run
+    """A classical method on the same views at the told heading and height: correlation or SIFT over the whole map."""
+    from calibration.trials.baseline import finder_of, run
 
-    found, frames = run(flight, map_path, grey, within_m)
-    name = "grey NCC" if grey else "gradient NCC"
-    print(f"{name}: {found} of {frames} frames found within {within_m:g} m ({100 * found / max(frames, 1):.0f} %)")
+    errors = run(flight, map_path, finder_of(by.value), every)
+    if not len(errors):
+        raise ConfigError("frames to look for", 0, "a flight whose frames can be laid on the ground")
+    shares = ", ".join(f"{100 * float((errors < limit).mean()):.1f} % within {limit:g} m" for limit in (1.0, 10.0))
+    found = errors < within_m
+    middle = f", median {float(np.median(errors[found])):.2f} m" if found.any() else ""
+    print(f"{by.value}: {found.sum()} of {len(errors)} frames found within {within_m:g} m{middle}; {shares}")
 
 
 @app.command("table")
