@@ -1,4 +1,4 @@
-"""The classical baselines: correlation and SIFT find a view of the map itself, and say nothing where there is nothing."""
+"""The classical baselines: correlation and SIFT find a view of the map itself, and SIFT is silent on blank ground."""
 
 from __future__ import annotations
 

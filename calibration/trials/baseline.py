@@ -31,7 +31,7 @@ def finder_of(name: str) -> Finder:
 
 
 def run(flight: Path, map_path: Path, finder: Finder, every: int = 1) -> np.ndarray:
-    """(N,) metres from the truth of every `every`-th frame that can be laid on the ground; infinite where none is found."""
+    """(N,) metres from the truth of each `every`-th frame that can be laid on the ground; inf where none is found."""
     config = Config()
     recorded, region = open_flight(flight, config.rectify), RegionMap.open(map_path)
     truth = recorded.truth()

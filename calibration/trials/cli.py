@@ -59,6 +59,8 @@ def baseline(
     every: Annotated[int, typer.Option(help="Take each N-th frame only.", min=1)] = 1,
 ) -> None:
     """A classical method on the same views at the told heading and height: correlation or SIFT over the whole map."""
+    import numpy as np
+
     from calibration.trials.baseline import finder_of, run
 
     errors = run(flight, map_path, finder_of(by.value), every)

@@ -22,9 +22,7 @@ def best_place(level: Level, view: GroundView, grey: bool) -> np.ndarray:
     box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
     template = _signal(view.image_rgb, grey)[box]
     mask = cv2.erode(view.mask.astype(np.uint8), np.ones((5, 5), np.uint8))[box].astype(np.float32)
-    middle = (
-        np.array([rows[0] + rows[-1], cols[0] + cols[-1]]) - (len(view.mask) - 1)
-    ) / 2  # of the box, from the view's
+    middle = (np.array([rows[0] + rows[-1], cols[0] + cols[-1]]) - (len(view.mask) - 1)) / 2  # from the view's
     height, width = template.shape
     best, answer = -2.0, np.full(2, np.nan)
     for top, left, side in squares(level, max(height, width)):

@@ -64,7 +64,7 @@ class SiftFinder:
             rgb, valid = cut(level.image, level.valid, top, left, side)
             at, descriptors = self._describe(rgb, valid > 0)
             if len(at):
-                points.append(at + np.float32([left, top]))
+                points.append(at + np.array([left, top], np.float32))
                 self._index.add(descriptors)
         self._points = np.concatenate(points) if points else np.empty((0, 2), np.float32)
 
@@ -76,4 +76,4 @@ class SiftFinder:
         if raw is None:
             return np.empty((0, 2), np.float32), np.empty((0, 128), np.float32)
         rooted = np.sqrt(raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-6))
-        return np.float32([point.pt for point in found]), np.ascontiguousarray(rooted, np.float32)
+        return np.array([point.pt for point in found], np.float32), np.ascontiguousarray(rooted, np.float32)
