@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests/ is no package: this is how rooms find toy_world
+sys.path.insert(1, str(Path(__file__).parents[1] / "ros2_ws" / "src" / "pilotage_ros"))  # as colcon installs it
 
 import toy_world
 

@@ -1,24 +1,18 @@
-"""A GPU, its driver and TensorRT's runtime, played by Python: strict about order, sizes and who frees what.
+"""TensorRT's runtime on the played GPU of `fake_cuda`.
 
-Device memory is bytes by address, a stream runs at once or records, and a network is a plain function, so that what
-comes out of the engine under test can be compared with what should. `World.fail_at` makes one call fail.
+A network is a plain function, so that what comes out of the engine under test can be compared with what should.
 """
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import functools
 import sys
-import threading
-import weakref
-from collections import Counter
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
+from fake_cuda import Driver, Gpu, cuda_module, native
 
 N, DESCRIPTOR = 64, 5
 
@@ -33,82 +27,16 @@ def network(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-class CudaError(Exception):
-    """pycuda.driver.Error"""
-
-
-def native(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A call into C++ leaves no frame behind whose traceback would keep alive what it was called with."""
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except CudaError as error:
-            failed = error.with_traceback(None)
-        del arguments
-        raise failed
-
-    return call
-
-
-class World:
-    """All that is alive, and every call in order."""
+class World(Gpu):
+    """The GPU, and an engine on it with one profile for each of `batches`."""
 
     def __init__(self, batches: tuple[int, ...] = (1, 4), fail_at: str = "", fail_on: int = 1) -> None:
-        self.batches, self.fail_at, self.fail_on = batches, fail_at, fail_on
-        self.calls: list[str] = []
-        self.counts: Counter[str] = Counter()
-        self.device_memory: dict[int, np.ndarray] = {}
-        self.freed: Counter[str] = Counter()
-        self.made: Counter[str] = Counter()
-        self.complaints: list[str] = []  # kept here, since what a destructor raises is lost
-        self.stacks: dict[int, int] = Counter()  # contexts pushed, by thread
-        self.retained = 0
-        self.next_address = 0x1000
-        self.recording: list | None = None
-        self.streams: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
-        self.graphs: dict[int, list] = {}
+        super().__init__(fail_at, fail_on)
+        self.batches = batches
         self.output_dtype = np.float32
         self.engine_names = ("image", "mask", "descriptor", "detail", "fine")
         self.refuses_engine = False
-        self.device_name, self.capability, self.version = "Orin", (8, 7), "10.3.0"
-
-    def call(self, name: str, in_context: bool = True) -> None:
-        self.calls.append(name)
-        self.counts[name] += 1
-        if in_context:
-            assert self.stacks[threading.get_ident()] > 0, f"{name} without a current context in this thread"
-        if name == self.fail_at and self.counts[name] == self.fail_on:
-            raise CudaError(f"{name} failed: out of luck\nmore lines")
-
-    def make(self, kind: str) -> str:
-        self.made[kind] += 1
-        return f"{kind} {self.made[kind]}"
-
-    def free(self, what: str) -> None:
-        self.freed[what] += 1
-        if self.freed[what] > 1:
-            self.complaints.append(f"{what} freed twice")
-        if self.stacks[threading.get_ident()] < 1:
-            self.complaints.append(f"{what} freed without a current context in this thread")
-
-    def assert_all_is_freed(self) -> None:
-        """Everything made is freed exactly once, and no context stays behind."""
-        assert sum(self.freed.values()) == sum(self.made.values()), (self.made, self.freed)
-        assert self.complaints == [], self.complaints
-        assert not any(self.stacks.values())
-        assert self.retained == 0
-        assert self.recording is None
-
-    def alive(self, kind: str) -> int:
-        gone = sum(count for label, count in self.freed.items() if label.rsplit(" ", 1)[0] == kind)
-        return self.made[kind] - gone
-
-    def stream(self) -> Stream:
-        """The one stream; there must be no other."""
-        assert self.alive("stream") == 1
-        return self.streams[0]
+        self.version = "10.3.0"
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> World:
         """Put this world where `import tensorrt`, `import pycuda.driver` and libcuda are looked for."""
@@ -119,127 +47,6 @@ class World:
         monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_module(self))
         monkeypatch.setattr("onboard.engine.tensorrt.load_driver", lambda: Driver(self))
         return self
-
-
-# ---- pycuda.driver
-
-
-class Held:
-    """Something that is freed by hand once; forgetting it is what the tests look for."""
-
-    def __init__(self, world: World, kind: str) -> None:
-        self.world, self.label = world, world.make(kind)
-
-    def free(self) -> None:
-        self.world.free(self.label)
-
-
-class DeviceAllocation(Held):
-    def __init__(self, world: World, size: int) -> None:
-        world.call("mem_alloc")
-        super().__init__(world, "device memory")
-        self.address, self.size = world.next_address, size
-        world.next_address += size + 256
-        world.device_memory[self.address] = np.zeros(size, np.uint8)
-
-    def __int__(self) -> int:
-        return self.address
-
-
-class Stream:
-    """Freed when the last reference goes, as pycuda's."""
-
-    def __init__(self, world: World) -> None:
-        world.call("Stream")
-        self.world, self.label, self.handle = world, world.make("stream"), 0x77
-        self.waiting: list = []
-        world.streams[0] = self
-
-    def put(self, work) -> None:
-        (self.waiting if self.world.recording is None else self.world.recording).append(work)
-
-    @native
-    def synchronize(self) -> None:
-        self.world.call("synchronize")
-        assert self.world.recording is None, "a stream that records cannot be waited for"
-        waiting, self.waiting = self.waiting, []
-        for work in waiting:
-            work()
-
-    def __del__(self) -> None:
-        if hasattr(self, "label"):
-            self.world.free(self.label)
-
-
-def cuda_module(world: World) -> ModuleType:
-    module = ModuleType("pycuda.driver")
-
-    class Context:
-        valid = True
-
-        def push(self) -> None:
-            assert self.valid
-            world.call("push", in_context=False)
-            world.stacks[threading.get_ident()] += 1
-
-        def pop(self) -> None:
-            world.calls.append("pop")
-            world.stacks[threading.get_ident()] -= 1
-
-        def detach(self) -> None:
-            assert self.valid, "a context is let go twice"
-            assert not any(world.stacks.values()), "a context is let go while it is current"
-            self.valid = False
-            world.retained -= 1
-
-    class Device:
-        def __init__(self, index: int) -> None:
-            world.call("Device", in_context=False)
-
-        def name(self) -> str:
-            return world.device_name
-
-        def compute_capability(self) -> tuple[int, int]:
-            return world.capability
-
-        def retain_primary_context(self) -> Context:
-            world.call("retain_primary_context", in_context=False)
-            world.retained += 1
-            return Context()
-
-    class HostAllocation(Held):
-        """What pycuda makes the base of a pinned array."""
-
-        def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-            super().__init__(world, "pinned memory")
-            self.memory = np.zeros(shape, dtype)
-            self.__array_interface__ = self.memory.__array_interface__
-
-    def pagelocked_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        world.call("pagelocked_empty")
-        return np.asarray(HostAllocation(shape, dtype))  # numpy keeps the owner of an array interface as the base
-
-    @native
-    def copy_in(allocation: DeviceAllocation, host: np.ndarray, stream: Stream) -> None:
-        world.call("memcpy_htod_async")
-        assert host.nbytes == allocation.size, "a copy of another size than its buffer"
-        stream.put(lambda: world.device_memory[allocation.address].__setitem__(..., host.reshape(-1).view(np.uint8)))
-
-    @native
-    def copy_out(host: np.ndarray, allocation: DeviceAllocation, stream: Stream) -> None:
-        world.call("memcpy_dtoh_async")
-        assert host.nbytes == allocation.size, "a copy of another size than its buffer"
-        stream.put(lambda: host.reshape(-1).view(np.uint8).__setitem__(..., world.device_memory[allocation.address]))
-
-    module.Error, module.Device, module.pagelocked_empty = CudaError, Device, pagelocked_empty
-    module.init = lambda: world.call("init", in_context=False)
-    module.mem_alloc = lambda size: DeviceAllocation(world, size)
-    module.Stream = lambda: Stream(world)
-    module.memcpy_htod_async, module.memcpy_dtoh_async = copy_in, copy_out
-    return module
-
-
-# ---- tensorrt
 
 
 class Severity(enum.IntEnum):
@@ -377,60 +184,3 @@ def tensorrt_module(world: World) -> ModuleType:
     module.Runtime = lambda log: Runtime(world, log)
     module.nptype = lambda dtype: dtype
     return module
-
-
-# ---- libcuda
-
-
-class Driver:
-    """The functions that record and launch; each gives a CUresult."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def _result(self, name: str) -> int:
-        try:
-            self.world.call(name)
-        except CudaError:
-            return 900
-        return 0
-
-    def cuStreamBeginCapture_v2(self, stream: ctypes.c_void_p, mode: ctypes.c_int) -> int:
-        assert self.world.recording is None
-        code = self._result("cuStreamBeginCapture_v2")
-        if code == 0:
-            self.world.recording = []
-        return code
-
-    def cuStreamEndCapture(self, stream: ctypes.c_void_p, graph: ctypes._Pointer) -> int:
-        assert self.world.recording is not None
-        work, self.world.recording = self.world.recording, None
-        code = self._result("cuStreamEndCapture")
-        if code == 0:
-            key = self._keep("graph", work)
-            graph._obj.value = key
-        return code
-
-    def cuGraphInstantiateWithFlags(self, out: ctypes._Pointer, graph: ctypes.c_void_p, flags: int) -> int:
-        code = self._result("cuGraphInstantiateWithFlags")
-        if code == 0:
-            out._obj.value = self._keep("executable graph", self.world.graphs[graph.value][1])
-        return code
-
-    def cuGraphLaunch(self, executable: ctypes.c_void_p, stream: ctypes.c_void_p) -> int:
-        code = self._result("cuGraphLaunch")
-        if code == 0:
-            for work in self.world.graphs[executable.value][1]:
-                self.world.stream().put(work)
-        return code
-
-    def cuGraphDestroy(self, graph: ctypes.c_void_p) -> int:
-        self.world.free(self.world.graphs.pop(graph.value)[0])
-        return 0
-
-    cuGraphExecDestroy = cuGraphDestroy
-
-    def _keep(self, kind: str, work: list) -> int:
-        key = len(self.world.made) * 1000 + sum(self.world.made.values())
-        self.world.graphs[key] = (self.world.make(kind), work)
-        return key

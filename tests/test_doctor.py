@@ -131,6 +131,33 @@ def test_a_latency_that_the_vehicle_cannot_be_told_is_ours_to_mend() -> None:
     assert diagnosis.findings[0].should_be == "at most 250"
 
 
+@pytest.mark.parametrize("values", [ALONE, AS_GPS], ids=["odometry", "GPS_INPUT"])
+@pytest.mark.parametrize(
+    ("vehicle_hz", "ours_hz", "should_be"),
+    [(80, 20.0, "80"), (20, 80.0, "20"), (0, 20.0, "10000"), (17, 20.0, "17")],
+    ids=["a faster filter", "a slower one", "none", "a little slower"],
+)
+def test_a_gyroscope_filter_other_than_we_take_it_for_is_ours_to_mend(
+    values: dict[str, float], vehicle_hz: float, ours_hz: float, should_be: str
+) -> None:
+    profile = "ardupilot-gps-input" if values is AS_GPS else "auto"
+    bench = Bench(values | {"INS_GYRO_FILTER": vehicle_hz}, {"gyro_filter_hz": ours_hz, "profile": profile})
+    [found] = bench.visit(fix=True).findings
+    assert (found.severity, found.parameter, found.value) == (SHOULD, "link.gyro_filter_hz", ours_hz)
+    assert (found.should_be, found.set_to) == (should_be, None)
+    assert f"INS_GYRO_FILTER is {vehicle_hz}" in found.why
+    assert bench.store.written == []  # the vehicle's own filter is its tuning
+    ours = {"gyro_filter_hz": float(should_be), "profile": profile}
+    assert Bench(values | {"INS_GYRO_FILTER": vehicle_hz}, ours).visit().findings == ()
+
+
+def test_a_gyroscope_filter_within_a_millisecond_of_ours_or_unknown_is_not_spoken_of() -> None:
+    for hz in (18.5, 21.9):
+        assert Bench(ALONE | {"INS_GYRO_FILTER": hz}).visit().findings == ()
+    unknown = {name: value for name, value in ALONE.items() if name != "INS_GYRO_FILTER"}
+    assert Bench(unknown, {"gyro_filter_hz": 80.0}).visit().findings == ()
+
+
 def test_names_of_older_firmware_count_as_well() -> None:
     older = {name.replace("GPS1_", "GPS_"): value for name, value in AS_GPS.items()}
     diagnosis = Bench(older | {"GPS_TYPE": 1}, {"profile": "ardupilot-gps-input"}).visit()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
 import math
 
 import numpy as np
@@ -29,8 +28,6 @@ from training.presets import (  # noqa: E402
     method_from_dict,
     method_to_dict,
 )
-
-logging.getLogger("training.parts.encoders").setLevel(logging.ERROR)
 
 TINY = find_preset("geolink", "tiny").method
 SMALL = dataclasses.replace(

@@ -1,108 +1,23 @@
-"""What the vehicle says becomes telemetry in our clock; what it must be asked for is asked until it comes."""
+"""What the vehicle says becomes telemetry in our clock."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
+from toy_line import AIDED, MS, Line, S, settled_line
 
 from onboard.frames import euler_from_rotation, quaternion_from_euler, rotation_from_quaternion
-from onboard.mavlink.vehicle import streams
 from onboard.mavlink.vehicle.autopilot import Autopilot
 from onboard.mavlink.vehicle.height import HeightSource
 from onboard.mavlink.vehicle.identity import version_of
-from onboard.mavlink.vehicle.state import Vehicle
 from onboard.records import Telemetry
-
-MS, S = 1_000_000, 1_000_000_000
-START_NS = 1_760_000_000 * S
-UP_NS = 1000 * S  # how long the vehicle has been up at the start
-AIDED = mav.EKF_ATTITUDE | mav.EKF_VELOCITY_HORIZ | mav.EKF_POS_HORIZ_ABS
-
-
-class Line:
-    """A vehicle, and its messages over a line that takes `delay_ns`."""
-
-    def __init__(self, delay_ns: int = 8 * MS, up_ns: int = UP_NS, **kwargs: Any) -> None:
-        self.vehicle = Vehicle(**kwargs)
-        self.now_ns, self.delay_ns, self.boot_ns = START_NS, delay_ns, START_NS - up_ns
-        self.asked: list[mav.MAVLink_message] = []
-
-    def boot_ms(self) -> int:
-        return (self.now_ns - self.delay_ns - self.boot_ns) // MS % 2**32
-
-    def say(self, message: mav.MAVLink_message, component: int = 1) -> None:
-        """It arrives now, through the wire's own encoding."""
-        packer = mav.MAVLink(None, srcSystem=1, srcComponent=component)
-        heard = mav.MAVLink(None).parse_char(message.pack(packer))
-        assert heard is not None
-        self.vehicle.heard(heard, self.now_ns)
-
-    def heartbeat(self, autopilot: int = 3, kind: int = 2, armed: bool = False) -> None:
-        self.say(mav.MAVLink_heartbeat_message(kind, autopilot, 128 * armed, 4, 4, 3))
-
-    def ekf(self, flags: int = AIDED) -> None:
-        self.say(mav.MAVLink_ekf_status_report_message(flags, 0.1, 0.2, 0.3, 0.4, 0.5))
-
-    def attitude(self, roll: float = 0.0, yaw: float = 0.0) -> None:
-        quat = quaternion_from_euler(roll, 0.0, yaw)
-        self.say(mav.MAVLink_attitude_quaternion_message(self.boot_ms(), *quat, 0, 0, 0))
-
-    def above_home(self, metres: float, lat: int = 470000000) -> None:
-        self.say(
-            mav.MAVLink_global_position_int_message(
-                self.boot_ms(), lat, 80000000, 500_000, round(metres * 1000), 100, 200, 0, 65535
-            )
-        )
-
-    def range(self, cm: int, orientation: int = 25, quality: int = 0) -> None:
-        self.say(
-            mav.MAVLink_distance_sensor_message(
-                self.boot_ms(), 20, 5000, cm, 0, 0, orientation, 0, signal_quality=quality
-            )
-        )
-
-    def run(self, seconds: float, do: Callable[[], None] | None = None, step_ns: int = 50 * MS) -> None:
-        """Time goes on, requests are collected and TIMESYNC answered."""
-        end_ns = self.now_ns + round(seconds * S)
-        while self.now_ns < end_ns:
-            self.now_ns += step_ns
-            for message in self.vehicle.requests(self.now_ns):
-                if message.get_type() != "TIMESYNC":
-                    self.asked.append(message)
-                    continue
-                vehicle_ns = self.now_ns + self.delay_ns - self.boot_ns
-                answered = mav.MAVLink_timesync_message(vehicle_ns, message.ts1)
-                self.now_ns += 2 * self.delay_ns
-                self.say(answered)
-            if do is not None:
-                do()
-
-    def telemetry(self) -> Telemetry:
-        got = self.vehicle.telemetry.at(self.now_ns)
-        assert isinstance(got, Telemetry), got
-        return got
-
-    def asked_streams(self) -> list[int]:
-        return [int(m.param1) for m in self.asked if m.command == mav.MAV_CMD_SET_MESSAGE_INTERVAL]
-
-    def asked_once(self) -> list[int]:
-        return [int(m.param1) for m in self.asked if m.command == mav.MAV_CMD_REQUEST_MESSAGE]
 
 
 @pytest.fixture
 def line() -> Line:
-    """A vehicle that is synced and has said what it is and that its estimator is well."""
-    line = Line()
-    line.heartbeat()
-    line.run(3)
-    line.heartbeat()
-    line.ekf()
-    assert line.vehicle.sync.synced
-    return line
+    return settled_line()
 
 
 def test_a_vehicle_is_named_by_firmware_version_and_kind() -> None:
@@ -328,97 +243,3 @@ def test_an_origin_of_zeros_is_none(line: Line) -> None:
     line.say(mav.MAVLink_gps_global_origin_message(470000000, 80000000, 400_000))
     assert line.vehicle.origin is not None
     assert line.vehicle.origin.altitude_m == 400
-
-
-def test_streams_are_asked_for_one_by_one_and_not_again_while_they_come() -> None:
-    line = Line()
-    line.run(1)
-    assert line.asked == []  # nobody is there
-    line.heartbeat()
-
-    def acknowledge() -> None:
-        line.heartbeat()
-        line.say(mav.MAVLink_command_ack_message(mav.MAV_CMD_SET_MESSAGE_INTERVAL, 0))
-        for _ in range(4):
-            line.attitude()
-
-    line.run(10, acknowledge)
-    asked = line.asked_streams()
-    assert asked.count(mav.MAVLINK_MSG_ID_ATTITUDE_QUATERNION) == 1
-    assert asked.count(mav.MAVLINK_MSG_ID_LOCAL_POSITION_NED) in (3, 4, 5)  # after 1, 2, 4 s
-    assert mav.MAVLINK_MSG_ID_ATTITUDE not in asked
-    assert mav.MAVLINK_MSG_ID_ESTIMATOR_STATUS not in asked
-
-
-def test_a_refused_stream_is_remembered_and_its_substitute_asked_for() -> None:
-    line = Line()
-
-    def refuse() -> None:
-        line.heartbeat()
-        line.say(mav.MAVLink_command_ack_message(mav.MAV_CMD_SET_MESSAGE_INTERVAL, mav.MAV_RESULT_DENIED))
-
-    line.heartbeat()
-    line.run(60, refuse)
-    asked = line.asked_streams()
-    assert asked.count(mav.MAVLINK_MSG_ID_ATTITUDE_QUATERNION) == 2
-    assert asked.count(mav.MAVLINK_MSG_ID_ATTITUDE) == 2
-    assert "ATTITUDE_QUATERNION" in line.vehicle.streams.refused
-
-
-def test_origin_home_and_version_are_asked_for_until_they_come() -> None:
-    line = Line()
-    line.heartbeat()
-    line.run(20, line.heartbeat)
-    once = line.asked_once()
-    assert {49, 148, 242} == set(once)
-    assert 5 <= once.count(49) <= 8  # later each time
-    line.say(mav.MAVLink_gps_global_origin_message(470000000, 80000000, 0))
-    line.asked.clear()
-    line.run(20, line.heartbeat)
-    assert 49 not in line.asked_once()
-    assert 148 in line.asked_once()
-
-
-def test_a_restart_is_known_by_the_boot_clock_and_all_is_asked_for_again(line: Line) -> None:
-    line.say(mav.MAVLink_gps_global_origin_message(470000000, 80000000, 0))
-    line.attitude()
-    line.boot_ns = line.now_ns
-    line.asked.clear()
-    for _ in range(4):
-        line.now_ns += 20 * MS
-        line.attitude()
-    assert line.vehicle.restarted == 1
-    assert line.vehicle.origin is None
-    assert not line.vehicle.sync.synced
-    line.run(3, line.heartbeat)
-    assert line.vehicle.restarted == 1
-    assert line.vehicle.sync.synced
-    assert {49, 148, 242} <= set(line.asked_once())
-    assert mav.MAVLINK_MSG_ID_ATTITUDE_QUATERNION in line.asked_streams()
-
-
-def test_one_late_message_is_no_restart(line: Line) -> None:
-    line.attitude()
-    line.say(mav.MAVLink_attitude_quaternion_message(line.boot_ms() - 1500, 1, 0, 0, 0, 0, 0, 0))
-    line.attitude()
-    assert line.vehicle.restarted == 0
-
-
-def test_who_returns_after_a_silence_is_asked_again(line: Line) -> None:
-    line.say(mav.MAVLink_gps_global_origin_message(470000000, 80000000, 0))
-    line.now_ns += 10 * S
-    line.heartbeat()
-    assert line.vehicle.origin is None
-
-
-@pytest.mark.parametrize("budget", [900.0, 1500.0, 3000.0, 6000.0])
-@pytest.mark.parametrize("autopilot", [Autopilot.ARDUPILOT, Autopilot.PX4])
-def test_a_thin_link_is_not_asked_for_more_than_it_carries(budget: float, autopilot: Autopilot) -> None:
-    rates = streams.plan(autopilot, budget)
-    assert "ATTITUDE_QUATERNION" not in rates or rates["ATTITUDE_QUATERNION"] >= 10
-    assert streams.bytes_per_s(rates) <= budget * 1.001
-    assert streams.bytes_per_s(rates) > 0.5 * min(budget, streams.bytes_per_s(streams.plan(autopilot, None)))
-
-
-def test_a_thin_link_keeps_attitude_and_height_before_all_else() -> None:
-    assert list(streams.plan(Autopilot.ARDUPILOT, 1100.0))[:2] == ["ATTITUDE_QUATERNION", "GLOBAL_POSITION_INT"]

@@ -44,6 +44,7 @@ ANY_ARDUPILOT: dict[str, float] = {
     "VISO_POS_M_NSE": 1,
     "VISO_SCALE": 1,
     "VISO_QUAL_MIN": 0,
+    "INS_GYRO_FILTER": 20,
 }
 ALONE = ANY_ARDUPILOT | {"GPS1_TYPE": 0} | sources(1, 6) | sources(2, 0) | sources(3, 0)
 BESIDE_GPS = ANY_ARDUPILOT | {"GPS1_TYPE": 1} | sources(1, 3) | sources(2, 6) | sources(3, 0)

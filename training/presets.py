@@ -147,6 +147,10 @@ class Preset:
     schedule: Schedule = field(default_factory=Schedule)
 
 
+_DINOV2_TINY = EncoderConfig(
+    kind="dinov2", widths=(96,), depths=(4,), stem_stride=14, heads=4, position_px=98, layer_scale=1.0
+)
+
 _UNIFYGEO_PAPER = Preset("unifygeo", "paper", UnifyGeoConfig(), Schedule(augment="panorama"))
 
 _UNIFYGEO_TINY = Preset(
@@ -183,15 +187,7 @@ _GENGEO_TINY = Preset(
     GenGeoConfig(
         query_px=(98, 98),
         reference_px=(98, 98),
-        encoder=EncoderConfig(
-            kind="dinov2",
-            widths=(96,),
-            depths=(4,),
-            stem_stride=14,
-            heads=4,
-            position_px=98,
-            layer_scale=1.0,
-        ),
+        encoder=_DINOV2_TINY,
         aggregator=AggregatorConfig(
             kind="salad",
             descriptor_dim=128,
@@ -225,15 +221,7 @@ _GEOLINK_TINY = Preset(
     GeoLinkConfig(
         query_px=(98, 98),
         reference_px=(98, 98),
-        encoder=EncoderConfig(
-            kind="dinov2",
-            widths=(96,),
-            depths=(4,),
-            stem_stride=14,
-            heads=4,
-            position_px=98,
-            layer_scale=1.0,
-        ),
+        encoder=_DINOV2_TINY,
         aggregator=AggregatorConfig(kind="mixvpr", descriptor_dim=128, grid=(7, 7), mixers=2, rows=2),
         clouds=CloudConfig(points=256, width=24, neighbours=24),
         estimator=EstimatorConfig(hidden=128, learning_rate=1e-3),

@@ -17,7 +17,6 @@ It never arms, changes a mode or writes a parameter.
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from threading import Lock
 
@@ -31,13 +30,13 @@ from onboard.mavlink.tell.link import MavlinkLink
 from onboard.mavlink.tell.profile import AUTO, Profile, profile_for, profile_named
 from onboard.mavlink.tell.teller import Teller
 from onboard.mavlink.vehicle.autopilot import Autopilot
+from onboard.mavlink.vehicle.inertia import rates_lag_ns
 from onboard.mavlink.vehicle.state import Vehicle
 from onboard.mavlink.watch.judge import Judge
 from onboard.mavlink.wire.connection import Connection
 from onboard.records import Reason, Step, Telemetry
 
 _STEPS = 64  # waiting for a tick; far more than ever come between two
-_LAG_CYCLES = 2**0.5 / (2 * math.pi)  # delay of a Butterworth low-pass of the second order, times its frequency
 _STREAMS_SHARE = 0.5  # of a serial line's bytes that the vehicle is asked to fill
 _DELAY_PARAMETERS = {  # none of PX4: stamps in a clock that it follows tell it the age, and its delays stay 0
     "ardupilot-odometry": "VISO_DELAY_MS",
@@ -61,7 +60,7 @@ class Companion:
         self.vehicle = Vehicle(
             round(config.rectify.max_telemetry_age_ms * 1e6),
             budget_bytes_per_s=_budget_bytes_per_s(connection),
-            rates_lag_ns=round(_LAG_CYCLES / config.link.gyro_filter_hz * 1e9),
+            rates_lag_ns=rates_lag_ns(config.link.gyro_filter_hz),
         )
         self.link = MavlinkLink(
             connection, target_system=config.link.system_id or 1, stamp=self.vehicle.sync.vehicle_from_ours_ns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from onboard.errors import FlightError, PilotageError
 from onboard.replay import outputs
 from onboard.replay.outputs import OutputError
+from onboard.replay.pages import render, write_page
 from onboard.replay.runs import read_run
 from onboard.replay.score import CHI2_95, spread
 from onboard.replay.summary import percent, plain, verdict, write_summary
@@ -103,19 +102,9 @@ def overview(outcomes: Sequence[Outcome], out: Path) -> dict[str, Any]:
 def write_overview(out: Path, told: Mapping[str, Any]) -> None:
     """index.html, then summary.json, each beside and then renamed."""
     out.mkdir(parents=True, exist_ok=True)
-    environment = Environment(
-        loader=PackageLoader("onboard.replay", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("index.html.j2").render(
-        flights=told["flights"], totals=told["totals"], sentence=sentence(told["totals"]), percent=percent
-    )
-    partial = out / f".{outputs.INDEX}.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, out / outputs.INDEX)
+    totals = told["totals"]
+    page = render("index.html.j2", flights=told["flights"], totals=totals, sentence=sentence(totals), percent=percent)
+    write_page(out / outputs.INDEX, page)
     write_summary(told, out / outputs.SUMMARY)
 
 

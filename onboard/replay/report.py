@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from onboard.records import Reason, State
@@ -18,6 +16,7 @@ from onboard.replay.drawing import data_uri
 from onboard.replay.fixes import FixRow
 from onboard.replay.gallery import Sample
 from onboard.replay.mapview import Region, draw_lenses, draw_map, tracks_of
+from onboard.replay.pages import render, write_page
 from onboard.replay.score import Score
 from onboard.replay.summary import availability_words, is_independent, mavlink_words, percent, verdict
 from onboard.replay.timeline import Timeline, draw_timeline
@@ -60,9 +59,7 @@ def write_report(
     samples: Sequence[Sample],
 ) -> None:
     """Draw the page and write it, beside and then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(render_report(summary, rows, score, region, samples), encoding="utf-8")
-    os.replace(partial, path)
+    write_page(path, render_report(summary, rows, score, region, samples))
 
 
 def render_report(
@@ -73,14 +70,8 @@ def render_report(
     map_svg, where_px = draw_map(region, tracks)
     timeline = draw_timeline(rows, tracks) if rows else None
     tone, sentence = verdict(summary)
-    environment = Environment(
-        loader=PackageLoader("onboard.replay", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         tone=tone,
         sentence=sentence,
         summary=summary,

@@ -19,12 +19,16 @@ from onboard.mavlink.doctor.sources import (
 )
 from onboard.mavlink.tell.latency import VEHICLE_LIMIT_MS
 from onboard.mavlink.tell.profile import ARDUPILOT_GPS_INPUT, Profile
+from onboard.mavlink.vehicle.inertia import rates_lag_ns
 
 _MAVLINK_1, _MAVLINK_2 = 1, 2
 _GPS_IS_MAVLINK = 14
 _VISION_CHECK = 1 << 18
 _ALL_CHECKS = 0xFFFFE  # bits 1 to 19; bit 0 stands for all of them
 _DELAY_SLACK_MS = 5.0
+_GYRO_FILTER = "INS_GYRO_FILTER"
+_GYRO_SLACK_NS = 1_000_000  # of the rates' age: 18.4 to 21.9 Hz are as good as 20
+_NO_FILTER_HZ = 10_000.0  # the highest that link.gyro_filter_hz takes: 0.02 ms
 _SERIALS = (1, 2, 3, 4, 5)
 _GPS_DELAY = ("GPS1_DELAY_MS", "GPS_DELAY_MS")
 
@@ -204,7 +208,7 @@ def _serial_rules() -> tuple[Rule, ...]:
 
 def table(profile: Profile) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
     own = _GPS_INPUT if profile is ARDUPILOT_GPS_INPUT else _VISION
-    return _ESTIMATOR + own + _SAFETY + _serial_rules(), ("COMPASS_USE2", "COMPASS_USE3")
+    return _ESTIMATOR + own + _SAFETY + _serial_rules(), ("COMPASS_USE2", "COMPASS_USE3", _GYRO_FILTER)
 
 
 def settings(profile: Profile, case: Case) -> list[Finding]:
@@ -222,4 +226,18 @@ def settings(profile: Profile, case: Case) -> list[Finding]:
     if profile is not ARDUPILOT_GPS_INPUT and other is not None:
         why = f"EK3_SRC{other}_POSXY is 6: if you take off with GPS, only this is missing, and set 1 is right as it is"
         found.append(Finding(Severity.SHOULD, "link.switch_source_set", case.link.switch_source_set, str(other), why))
-    return found
+    return found + _gyro_filter(case)
+
+
+def _gyro_filter(case: Case) -> list[Finding]:
+    """Whether the rates are as old as we take them for. The filter is tuned for the vehicle: our setting follows it."""
+    told_hz, ours_hz = case.get(_GYRO_FILTER), case.link.gyro_filter_hz
+    if told_hz is None:
+        return []
+    filter_hz = told_hz if told_hz > 0 else _NO_FILTER_HZ  # 0 switches it off
+    lag_ns, taken_for_ns = rates_lag_ns(filter_hz), rates_lag_ns(ours_hz)
+    if abs(lag_ns - taken_for_ns) <= _GYRO_SLACK_NS:
+        return []
+    ages = f"{lag_ns / 1e6:.1f} ms old, and taken for {taken_for_ns / 1e6:.1f} ms"
+    why = f"{_GYRO_FILTER} is {told_hz:g}: its rates are {ages}: what the IMU felt in a turn is summed wrongly"
+    return [Finding(Severity.SHOULD, "link.gyro_filter_hz", ours_hz, f"{filter_hz:g}", why)]

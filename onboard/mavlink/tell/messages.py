@@ -61,29 +61,16 @@ def odometry(
 
     `height_above_home_m` defaults to the height above ground: right where the ground is as high as the origin.
     """
-    north, east = reference.north_east_m(estimate.position_enu_m)
-    height = estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
     quat = attitude_quat_wxyz(estimate, telemetry)
-    velocity = _velocity_body_mps(estimate, telemetry, quat)
-    return mav.MAVLink_odometry_message(
-        time_usec=estimate.valid_at_ns // 1000,
-        frame_id=mav.MAV_FRAME_LOCAL_FRD,
-        child_frame_id=mav.MAV_FRAME_BODY_FRD,
-        x=north,
-        y=east,
-        z=-height,
-        q=list(quat),
-        vx=velocity[0],
-        vy=velocity[1],
-        vz=velocity[2],
-        rollspeed=math.nan,
-        pitchspeed=math.nan,
-        yawspeed=math.nan,
-        pose_covariance=ardupilot_pose_covariance(estimate.covariance[:2, :2]),
-        velocity_covariance=_velocity_covariance(estimate, quat),
-        reset_counter=reset_counter % 256,
-        estimator_type=mav.MAV_ESTIMATOR_TYPE_VISION,
-        quality=quality(estimate.probability_right),
+    return _odometry(
+        estimate,
+        _ned_m(estimate, reference, height_above_home_m),
+        reset_counter,
+        frames=(mav.MAV_FRAME_LOCAL_FRD, mav.MAV_FRAME_BODY_FRD),
+        quat_wxyz=quat,
+        velocity_mps=_velocity_body_mps(estimate, telemetry, quat),
+        pose_upper=ardupilot_pose_covariance(estimate.covariance[:2, :2]),
+        velocity_upper=_velocity_covariance(estimate, quat),
     )
 
 
@@ -95,28 +82,16 @@ def px4_odometry(
     height_above_home_m: float | None = None,
 ) -> mav.MAVLink_odometry_message:
     """ODOMETRY in LOCAL_NED for PX4's external vision: position and velocity, never an attitude."""
-    north, east = reference.north_east_m(estimate.position_enu_m)
-    height = estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
     velocity, variances = _velocity_ned_mps(estimate, telemetry)
-    return mav.MAVLink_odometry_message(
-        time_usec=estimate.valid_at_ns // 1000,
-        frame_id=mav.MAV_FRAME_LOCAL_NED,
-        child_frame_id=mav.MAV_FRAME_LOCAL_NED,
-        x=north,
-        y=east,
-        z=-height,
-        q=list(_NAN4),
-        vx=velocity[0],
-        vy=velocity[1],
-        vz=velocity[2],
-        rollspeed=math.nan,
-        pitchspeed=math.nan,
-        yawspeed=math.nan,
-        pose_covariance=pose_covariance(estimate.covariance[:2, :2]),
-        velocity_covariance=variances,
-        reset_counter=reset_counter % 256,
-        estimator_type=mav.MAV_ESTIMATOR_TYPE_VISION,
-        quality=quality(estimate.probability_right),
+    return _odometry(
+        estimate,
+        _ned_m(estimate, reference, height_above_home_m),
+        reset_counter,
+        frames=(mav.MAV_FRAME_LOCAL_NED, mav.MAV_FRAME_LOCAL_NED),
+        quat_wxyz=_NAN4,
+        velocity_mps=velocity,
+        pose_upper=pose_covariance(estimate.covariance[:2, :2]),
+        velocity_upper=variances,
     )
 
 
@@ -128,15 +103,14 @@ def vision_position_estimate(
     height_above_home_m: float | None = None,
 ) -> mav.MAVLink_vision_position_estimate_message:
     """VISION_POSITION_ESTIMATE: local NED metres and the vehicle's own angles in rad, no velocity."""
-    north, east = reference.north_east_m(estimate.position_enu_m)
-    height = estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
+    north, east, down = _ned_m(estimate, reference, height_above_home_m)
     quat = attitude_quat_wxyz(estimate, telemetry)
     roll, pitch, yaw = (math.nan,) * 3 if quat is _NAN4 else euler_from_rotation(rotation_from_quaternion(quat))
     return mav.MAVLink_vision_position_estimate_message(
         usec=estimate.valid_at_ns // 1000,
         x=north,
         y=east,
-        z=-height,
+        z=down,
         roll=roll,
         pitch=pitch,
         yaw=yaw,
@@ -156,7 +130,6 @@ def gps_input(
         raise ValueError(f"GPS_INPUT needs Unix time, not {estimate.valid_at_ns} ns")
     week, week_ms = divmod((estimate.valid_at_ns - GPS_EPOCH_NS) // 1_000_000 + _LEAP_S * 1000, _WEEK_MS)
     latitude, longitude = reference.geodetic(estimate.position_enu_m)
-    height = estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
     ignore = mav.GPS_INPUT_IGNORE_FLAG_VEL_VERT | mav.GPS_INPUT_IGNORE_FLAG_VERTICAL_ACCURACY
     east_mps, north_mps, speed_sigma = 0.0, 0.0, 0.0
     if np.isfinite(estimate.velocity_enu_mps).all():
@@ -175,7 +148,7 @@ def gps_input(
         fix_type=mav.GPS_FIX_TYPE_3D_FIX,
         lat=round(latitude * 1e7),
         lon=round(longitude * 1e7),
-        alt=reference.home.altitude_m + height,
+        alt=reference.home.altitude_m + _height_m(estimate, height_above_home_m),
         hdop=_DOP,
         vdop=_DOP,
         vn=north_mps,
@@ -197,7 +170,6 @@ def global_position_sensor(
     `sent_at_ns` is told by the clock of `valid_at_ns`; the two stamps subtract to the validity to the microsecond.
     """
     latitude, longitude = reference.geodetic(estimate.position_enu_m)
-    height = estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
     sent_usec = max(sent_at_ns, estimate.valid_at_ns) // 1000
     return mav.MAVLink_global_position_sensor_message(
         target_system=0,
@@ -210,7 +182,7 @@ def global_position_sensor(
         lat=round(latitude * 1e7),
         lon=round(longitude * 1e7),
         alt_ellipsoid=math.nan,
-        alt=reference.home.altitude_m + height,
+        alt=reference.home.altitude_m + _height_m(estimate, height_above_home_m),
         eph=largest_sigma(estimate.covariance[:2, :2]),
         epv=math.nan,
     )
@@ -234,6 +206,51 @@ def attitude_quat_wxyz(estimate: Estimate, telemetry: Telemetry | None) -> tuple
         roll, pitch, _ = euler_from_rotation(rotation_from_quaternion(quat))
         return quaternion_from_euler(roll, pitch, estimate.heading_rad)
     return _NAN4
+
+
+def _ned_m(estimate: Estimate, reference: Reference, height_above_home_m: float | None) -> tuple[float, float, float]:
+    """North, east, down of the origin in the firmware's own metres."""
+    north, east = reference.north_east_m(estimate.position_enu_m)
+    return north, east, -_height_m(estimate, height_above_home_m)
+
+
+def _height_m(estimate: Estimate, height_above_home_m: float | None) -> float:
+    """Above the origin: the height above ground where the other is not known."""
+    return estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
+
+
+def _odometry(
+    estimate: Estimate,
+    ned_m: tuple[float, float, float],
+    reset_counter: int,
+    *,
+    frames: tuple[int, int],
+    quat_wxyz: tuple[float, float, float, float],
+    velocity_mps: tuple[float, float, float],
+    pose_upper: list[float],
+    velocity_upper: list[float],
+) -> mav.MAVLink_odometry_message:
+    """Both firmwares' ODOMETRY. `frames`: of pose and velocity; `..._upper`: the 21 numbers of a covariance."""
+    return mav.MAVLink_odometry_message(
+        time_usec=estimate.valid_at_ns // 1000,
+        frame_id=frames[0],
+        child_frame_id=frames[1],
+        x=ned_m[0],
+        y=ned_m[1],
+        z=ned_m[2],
+        q=list(quat_wxyz),
+        vx=velocity_mps[0],
+        vy=velocity_mps[1],
+        vz=velocity_mps[2],
+        rollspeed=math.nan,
+        pitchspeed=math.nan,
+        yawspeed=math.nan,
+        pose_covariance=pose_upper,
+        velocity_covariance=velocity_upper,
+        reset_counter=reset_counter % 256,
+        estimator_type=mav.MAV_ESTIMATOR_TYPE_VISION,
+        quality=quality(estimate.probability_right),
+    )
 
 
 def _velocity_body_mps(

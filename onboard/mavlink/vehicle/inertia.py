@@ -17,6 +17,8 @@ the moment of its rates.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from onboard.frames import rotation_from_quaternion
@@ -25,7 +27,13 @@ from onboard.records import Inertia
 
 _GRAVITY_NED_MPS2 = np.array([0.0, 0.0, 9.80665])
 _GAP_NS = 250_000_000  # without samples for so long nothing is known of what happened: a new run begins
+_LAG_CYCLES = 2**0.5 / (2 * math.pi)  # delay of a Butterworth low-pass of the second order, times its frequency
 _CHANGE_RAD = 0.2  # in one step: the estimator has begun anew, its attitude was not leaned but replaced
+
+
+def rates_lag_ns(filter_hz: float) -> int:
+    """How old the rates are that a vehicle tells, by the cut-off of its gyroscopes' low-pass (INS_GYRO_FILTER)."""
+    return round(_LAG_CYCLES / filter_hz * 1e9)
 
 
 class InertialSums:
