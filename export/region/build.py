@@ -22,6 +22,7 @@ from export.region.describe import (
     write_manifest,
     write_picture,
 )
+from export.region.elevation import Posts, facts_of_heights, inspect_dem, lay_heights, posts_over
 from export.region.features import Embedder, WindowPlan, embed_level, plan_windows
 from export.region.grid import LevelGrid, frame_about, grids, resolutions_m
 from export.region.imagery import Raster, find_rasters, inspect, value_range
@@ -30,7 +31,8 @@ from export.region.workspace import Workspace, check_target
 from onboard import __version__
 from onboard.errors import MapError
 from onboard.frames import MapFrame
-from onboard.region.manifest import FORMAT_VERSION, MANIFEST, Manifest
+from onboard.region.manifest import FORMAT_VERSION, MANIFEST, WITH_ELEVATION, ElevationFacts, Manifest
+from onboard.region.map import ELEVATION
 
 if TYPE_CHECKING:
     from onboard.engine import ModelFacts
@@ -40,11 +42,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What the user may choose. The name is the folder's where none is given."""
+    """What the user may choose. The name is the folder's where none is given; `dem` a GeoTIFF of heights in metres."""
 
     name: str | None = None
     metres_per_pixel: float | None = None
     licence: str | None = None
+    dem: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ def build_map(
     facts = embedder.facts
     if facts.view_px % (4 * facts.detail_stride):
         raise MapError("model with unusable sizes", f"{facts.view_px} px, stride {facts.detail_stride}", "4 * stride")
+    dem = None if options.dem is None else inspect_dem(options.dem)
     rasters = _inspect_all(imagery, report)
     values = value_range(rasters)
     if values:
@@ -77,13 +81,14 @@ def build_map(
     frame = frame_about(rasters)
     levels_m = resolutions_m([raster.native_m for raster in rasters], options.metres_per_pixel)
     plan = grids(rasters, frame, levels_m, facts.detail_stride)
-    _check_room(rasters, frame, plan, facts, out)
+    posts = None if dem is None else posts_over(dem, frame, plan[0].bounds_enu_m)
+    _check_room(rasters, frame, plan, posts, facts, out)
 
-    workspace = Workspace(out, _signature(rasters, options, facts))
+    workspace = Workspace(out, _signature(rasters, posts, options, facts))
     if workspace.resumed:
         _log.info("going on with an interrupted build in %s", workspace.path)
     try:
-        result = _fill(workspace, rasters, frame, plan, values, embedder, options, report)
+        result = _fill(workspace, rasters, posts, frame, plan, values, embedder, options, report)
     except MapError:
         workspace.discard()  # the same again would fail again
         raise
@@ -94,6 +99,7 @@ def build_map(
 def _fill(
     workspace: Workspace,
     rasters: Sequence[Raster],
+    posts: Posts | None,
     frame: MapFrame,
     plan: Sequence[LevelGrid],
     values: tuple[float, float] | None,
@@ -107,6 +113,7 @@ def _fill(
     valid_px = [_count(valid) for _, valid in images]
     if min(valid_px) == 0:
         raise MapError("no valid pixels", f"in {len(rasters)} file(s)", "imagery that is not all nodata or masked")
+    elevation = None if posts is None else _elevation(workspace, posts, frame, plan[0], images[0][1])
     began = time.monotonic()
     windows, tiles = _embed_all(workspace, plan, images, embedder, report)
     embed_s = time.monotonic() - began
@@ -126,6 +133,8 @@ def _fill(
         sources=tuple(source_of(raster, options.licence, values) for raster in rasters),
         parts=parts_in(workspace.path, report),
         created_by=f"pilotage {__version__}",
+        format_version=FORMAT_VERSION if elevation is None else WITH_ELEVATION,
+        elevation=elevation,
     )
     write_manifest(workspace.path / MANIFEST, manifest)
     return BuildResult(manifest, workspace.resumed, windows, embed_s)
@@ -173,6 +182,19 @@ def _lay_all(
     return images
 
 
+def _elevation(
+    workspace: Workspace, posts: Posts, frame: MapFrame, grid: LevelGrid, valid: np.ndarray
+) -> ElevationFacts:
+    """Lay the DEM's heights and say what they are; `valid` (H, W) of `grid` is the finest level's."""
+    heights = workspace.array(ELEVATION.removesuffix(".npy"), (posts.rows, posts.cols), np.float32)
+    if "elevation" not in workspace.done:
+        lay_heights(posts, frame, heights)
+        if isinstance(heights, np.memmap):
+            heights.flush()
+        workspace.finish("elevation")
+    return facts_of_heights(posts, heights, grid, valid)
+
+
 def _embed_all(
     workspace: Workspace,
     plan: Sequence[LevelGrid],
@@ -195,12 +217,15 @@ def _embed_all(
     return embedded, [level.descriptors for level in windows]
 
 
-def _signature(rasters: Sequence[Raster], options: BuildOptions, facts: ModelFacts) -> dict[str, Any]:
+def _signature(
+    rasters: Sequence[Raster], posts: Posts | None, options: BuildOptions, facts: ModelFacts
+) -> dict[str, Any]:
     """All that the bytes of a map follow from; a build goes on only where it is the same."""
     return {
         "format_version": FORMAT_VERSION,
         "created_by": __version__,
         "imagery": [[raster.path.name, raster.sha256] for raster in rasters],
+        "dem": None if posts is None else [posts.dem.path.name, posts.dem.sha256],
         "options": [options.name, options.metres_per_pixel, options.licence],
         "model": facts.sha256,
         "preprocessing": preprocessing_of(facts),
@@ -212,14 +237,19 @@ def _count(valid: np.ndarray) -> int:
 
 
 def _check_room(
-    rasters: Sequence[Raster], frame: MapFrame, plan: Sequence[LevelGrid], facts: ModelFacts, out: Path
+    rasters: Sequence[Raster],
+    frame: MapFrame,
+    plan: Sequence[LevelGrid],
+    posts: Posts | None,
+    facts: ModelFacts,
+    out: Path,
 ) -> None:
     """Refuse at the door what the disk cannot take: a full disk under a memory-mapped file ends the process."""
     area_m2 = 0.0
     for raster in rasters:
         west, south, east, north = raster.bounds_enu_m(frame)
         area_m2 += (east - west) * (north - south)
-    needed = 0.0
+    needed = 0.0 if posts is None else 4.0 * posts.rows * posts.cols
     for grid in plan:
         pixels = min(area_m2 / grid.metres_per_pixel**2, grid.height_px * grid.width_px)
         needed += pixels * (4 + (facts.detail_channels + 1) / facts.detail_stride**2)

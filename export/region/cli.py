@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 def build(
     imagery: Annotated[list[Path], typer.Argument(help="GeoTIFFs, or directories of them; later ones lie on top.")],
     out: Annotated[Path, typer.Option(help="The map's folder.")],
+    dem: Annotated[
+        Path | None, typer.Option(help="GeoTIFF of the ground's heights in metres, of any CRS; else it is level.")
+    ] = None,
     metres_per_pixel: Annotated[float | None, typer.Option(help="Finest resolution; else that of the imagery.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model file; else the shipped one.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the region; else that of the folder.")] = None,
@@ -41,7 +44,7 @@ def build(
     find_rasters(imagery)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it logs comes as an error, too, in one line
     embedder = open_engine(model, EngineConfig())
-    options = BuildOptions(name, metres_per_pixel, licence)
+    options = BuildOptions(name, metres_per_pixel, licence, dem)
     with _bars() as report:
         try:
             result = build_map(imagery, out, embedder, options, force, report)
@@ -101,6 +104,12 @@ def tables(manifest: Manifest, sha256: str) -> list[Table]:
     facts.add_row("anchor", f"{manifest.anchor_latitude_deg:.7f}, {manifest.anchor_longitude_deg:.7f} deg")
     facts.add_row("bounds", f"{west:.1f} to {east:.1f} m east, {south:.1f} to {north:.1f} m north of it")
     facts.add_row("area", f"{manifest.coverage_km2:.3f} km2 of {(east - west) * (north - south) / 1e6:.3f} in bounds")
+    heights = manifest.elevation
+    if heights is None:
+        facts.add_row("elevation", "none: the ground is taken as level")
+    else:
+        span = f"{heights.lowest_m:.1f} to {heights.highest_m:.1f} m ({heights.vertical_datum})"
+        facts.add_row("elevation", f"{span}, posts {heights.post_m:g} m apart, known {heights.known_share:.1%}")
     facts.add_row("model", f"{manifest.model_name} ({manifest.model_sha256[:12]})")
     facts.add_row("made by", manifest.created_by)
 
@@ -126,7 +135,7 @@ def tables(manifest: Manifest, sha256: str) -> list[Table]:
     sources = Table("source", "CRS", "m/px on ground", "date", "licence", "SHA-256")
     for column in sources.columns:
         column.overflow = "fold"
-    for source in manifest.sources:
+    for source in (*manifest.sources, *([] if heights is None else [heights.source])):
         native = f"{source.native_metres_per_pixel:.3f}"
         sources.add_row(source.file, source.crs, native, source.date or "", source.licence or "", source.sha256[:12])
     return [facts, levels, parts, sources]

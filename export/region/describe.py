@@ -17,6 +17,7 @@ from export.region.imagery import Raster
 from onboard.frames import MapFrame
 from onboard.region.level import DETAIL_SCALE
 from onboard.region.manifest import LevelFacts, Manifest, Part, Source, sha256_of
+from onboard.region.map import ELEVATION
 from onboard.region.picture import overview, shrink_factor
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def source_of(raster: Raster, licence: str | None, values: tuple[float, float] |
 
 
 def parts_in(folder: Path, report: Report) -> tuple[Part, ...]:
-    files = sorted([*folder.glob("level*/*.npy"), folder / PICTURE])
+    files = sorted([*folder.glob("level*/*.npy"), *folder.glob(ELEVATION), folder / PICTURE])
     parts = []
     for done, file in enumerate(files):
         parts.append(Part(file.relative_to(folder).as_posix(), file.stat().st_size, sha256_of(file)))

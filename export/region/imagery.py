@@ -72,8 +72,8 @@ def find_rasters(imagery: Sequence[Path]) -> list[Path]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[DatasetReader]:
-    """A raster open for reading; what GDAL finds wrong with it becomes a MapError."""
+def opened(path: Path, what: str = "imagery") -> Iterator[DatasetReader]:
+    """A raster open for reading; what GDAL finds wrong with it becomes a MapError, which calls it `what`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said below, as an error with its remedy
@@ -81,28 +81,33 @@ def opened(path: Path) -> Iterator[DatasetReader]:
                 yield dataset
     except RasterioError as error:
         detail = str(error.__cause__ or error)
-        raise MapError("unreadable imagery", f"{path} ({detail})", READABLE, "copy it again") from error
+        raise MapError(f"unreadable {what}", f"{path} ({detail})", READABLE, "copy it again") from error
 
 
 def inspect(path: Path) -> Raster:
     """Read what a file is. Raises MapError where it is no raster, or one that no map can be made of."""
     with opened(path) as dataset:
-        if dataset.crs is None or dataset.transform.is_identity:
-            raise MapError("no georeference", path, "a CRS and a transform", _GEOREFERENCE_REMEDY)
-        outline_deg, native_m = _place(dataset, path)
-        tags = dataset.tags()
-        return Raster(
-            path=path,
-            sha256=sha256_of(path),
-            crs=dataset.crs.to_string(),
-            bands=_colour_bands(dataset, path),
-            has_alpha=ColorInterp.alpha in dataset.colorinterp,
-            dtype=dataset.dtypes[0],
-            native_m=native_m,
-            outline_deg=outline_deg,
-            date=next((tags[tag] for tag in _DATE_TAGS if tags.get(tag)), None),
-            licence=tags.get("TIFFTAG_COPYRIGHT") or None,
-        )
+        return described(dataset, path)
+
+
+def described(dataset: DatasetReader, path: Path, bands: tuple[int, int, int] | None = None) -> Raster:
+    """What an open file is; `bands` are those of its colours where none are given. MapError without a georeference."""
+    if dataset.crs is None or dataset.transform.is_identity:
+        raise MapError("no georeference", path, "a CRS and a transform", _GEOREFERENCE_REMEDY)
+    outline_deg, native_m = _place(dataset, path)
+    tags = dataset.tags()
+    return Raster(
+        path=path,
+        sha256=sha256_of(path),
+        crs=dataset.crs.to_string(),
+        bands=bands or _colour_bands(dataset, path),
+        has_alpha=ColorInterp.alpha in dataset.colorinterp,
+        dtype=dataset.dtypes[0],
+        native_m=native_m,
+        outline_deg=outline_deg,
+        date=next((tags[tag] for tag in _DATE_TAGS if tags.get(tag)), None),
+        licence=tags.get("TIFFTAG_COPYRIGHT") or None,
+    )
 
 
 def value_range(rasters: Sequence[Raster]) -> tuple[float, float] | None:

@@ -29,6 +29,7 @@ from onboard.match.correlate import (
 from onboard.match.evidence import Confidence, Logistic
 from onboard.match.heatmap import Heatmap, Mode
 from onboard.match.refine import Alignment, align
+from onboard.match.relief import ground_shift, in_cells, laid_on_ground, mean_shift, shift_of_match
 from onboard.match.retrieve import TileIndex, similarity_at
 from onboard.match.template import cell_mask, zero_mean
 from onboard.match.witness import witnesses
@@ -128,12 +129,12 @@ class Locator:
 
         tiles, similarities = self._retrieve(level_index, embedded.descriptors, search)
         watch.lap("retrieve")
-        heatmap = self._correlate(level, views, embedded, search, tiles)
+        heatmap = self._correlate(level, views, embedded, search, tiles, telemetry)
         watch.lap("correlate")
         if heatmap is None:
             return Rejected(at, Reason.OUTSIDE_MAP)
 
-        modes = self._modes(heatmap, views, search)
+        modes = self._modes(heatmap, views, search, telemetry)
         if not modes:
             return Rejected(at, Reason.NO_CANDIDATE)
         ranked = rerank(modes, tiles, similarities)
@@ -165,8 +166,19 @@ class Locator:
         found, similarities = index.search(descriptors, _RETRIEVED)
         return index.tiles[found], similarities
 
+    def _lever(self, view: GroundView, telemetry: Telemetry, vehicle_enu_m: np.ndarray) -> np.ndarray:
+        """From the vehicle to where the map holds what a view's centre shows (2,): relief is in it, on the whole."""
+        shift = ground_shift(self.region, view, vehicle_enu_m, telemetry.height_above_ground_m * view.height_scale)
+        return np.array(view.centre_from_vehicle_enu_m) + mean_shift(shift, view)
+
     def _correlate(
-        self, level: Level, views: list[GroundView], embedded: Embeddings, search: Search, tiles: np.ndarray
+        self,
+        level: Level,
+        views: list[GroundView],
+        embedded: Embeddings,
+        search: Search,
+        tiles: np.ndarray,
+        telemetry: Telemetry,
     ) -> Heatmap | None:
         masks = cell_mask(np.stack([view.mask for view in views]), self.engine.facts.detail_stride)
         templates = zero_mean(embedded.detail, masks)
@@ -178,7 +190,7 @@ class Locator:
             if len(origins) > self.config.search.max_blocks:
                 origins = _promising(level, origins, block, tiles, self.config.search.max_blocks)
         else:
-            centre = search.centre_enu_m + views[0].centre_from_vehicle_enu_m
+            centre = search.centre_enu_m + self._lever(views[0], telemetry, search.centre_enu_m)
             row, col = (round(float(v)) for v in level.cell_of(centre))
             reach = math.ceil(search.radius_m / level.cell_m) + 1
             block = block_size(2 * reach + 1, size)
@@ -191,18 +203,16 @@ class Locator:
             blocks = [_within(b, row, col, reach) for b in blocks]
         return Heatmap.of(level, blocks)
 
-    def _modes(self, heatmap: Heatmap, views: list[GroundView], search: Search) -> list[Mode]:
+    def _modes(self, heatmap: Heatmap, views: list[GroundView], search: Search, telemetry: Telemetry) -> list[Mode]:
         modes = heatmap.modes(self.config.search.candidates, self.config.fix.second_mode_distance_m)
         if search.centre_enu_m is None:
             return modes
         reach = search.radius_m + heatmap.level.cell_m
+        levers = [self._lever(view, telemetry, search.centre_enu_m) for view in views]
         return [
             mode
             for mode in modes
-            if np.linalg.norm(
-                mode.position_enu_m - np.array(views[mode.template].centre_from_vehicle_enu_m) - search.centre_enu_m
-            )
-            <= reach
+            if np.linalg.norm(mode.position_enu_m - levers[mode.template] - search.centre_enu_m) <= reach
         ]
 
     def _refine(
@@ -218,9 +228,8 @@ class Locator:
     ) -> list[Fix] | None:
         """Align the best modes; fixes, most probable first. None where the network's numbers are none."""
         chosen = modes[: search.refined]
-        matches = self._align(
-            level, chosen, [views[mode.template] for mode in chosen], [embedded.fine[mode.template] for mode in chosen]
-        )
+        fine = [embedded.fine[mode.template] for mode in chosen]
+        matches = self._align(level, chosen, [views[mode.template] for mode in chosen], fine, telemetry)
         if matches is None:
             return None
         ranked = self._fixes(level, matches, modes, heatmap, search, telemetry)
@@ -234,7 +243,7 @@ class Locator:
         return exclusive([fix for fix, _ in ranked], self.config.fix.second_mode_distance_m)
 
     def _align(
-        self, level: Level, modes: list[Mode], views: list[GroundView], fine: list[np.ndarray]
+        self, level: Level, modes: list[Mode], views: list[GroundView], fine: list[np.ndarray], telemetry: Telemetry
     ) -> list[_Match] | None:
         """Align each view with the map at its mode; modes without enough patches are left out."""
         stride = self.engine.facts.fine_stride
@@ -246,9 +255,13 @@ class Locator:
         matches = []
         for k, (mode, view) in enumerate(zip(modes, views, strict=True)):
             view_cells = cell_mask(view.mask[None], stride)[0]
-            alignment = align(fine[k], view_cells, tiles.fine[k], tile_cells[k], stride)
+            height = telemetry.height_above_ground_m * view.height_scale
+            shift = shift_of_match(self.region, view, mode.position_enu_m, height)
+            relief = None if shift is None else in_cells(shift, len(view_cells), stride * level.metres_per_pixel)
+            alignment = align(fine[k], view_cells, tiles.fine[k], tile_cells[k], stride, relief)
             if alignment is not None:
-                grey, gradient = witnesses(view.image_rgb, view.mask, *windows[k], alignment)
+                laid = (view.image_rgb, view.mask) if shift is None else laid_on_ground(view, shift)
+                grey, gradient = witnesses(*laid, *windows[k], alignment)
                 matches.append(_Match(mode, view, alignment, grey, gradient))
         return matches
 
@@ -269,11 +282,11 @@ class Locator:
         for fix, match in ranked:
             turn = match.view.heading_offset_rad + match.alignment.turn_rad
             view = self.rectifier.view(frame, telemetry, level.metres_per_pixel, turn, fix.height_scale)
-            centre = fix.position_enu_m + np.array(view.centre_from_vehicle_enu_m)
+            centre = fix.position_enu_m + self._lever(view, telemetry, fix.position_enu_m)
             views.append(view)
             modes.append(dataclasses.replace(match.mode, position_enu_m=centre))
         embedded = self._embed([view.image_rgb for view in views], [view.mask for view in views])
-        return self._align(level, modes, views, list(embedded.fine)) if _finite(embedded) else None
+        return self._align(level, modes, views, list(embedded.fine), telemetry) if _finite(embedded) else None
 
     def _fixes(
         self,

@@ -4,6 +4,9 @@ The view's fine feature map is cut into overlapping patches. Each is correlated 
 round the place where the coarse match puts it. A similarity (shift, turn, scale) is fitted to the patches'
 peaks by iterated reweighting. What comes out is a position between pixels, the errors of heading and height,
 and evidence that does not depend on how the network was trained: on the wrong ground, patches do not agree.
+
+Where the heights of the ground are known, each patch is sought where its relief puts it, and the similarity is
+fitted to what remains: hills then spoil neither position nor heading, nor the patches' agreement.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ _MIN_PATCHES = 4
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """map = view turned by `turn_rad` (clockwise as seen, image rows down), scaled, then shifted.
+    """map = view turned by `turn_rad` (clockwise as seen, image rows down), scaled, then shifted; relief comes on top.
 
     `shift_px` (2,) row, col at the view's centre, in view pixels; `covariance_px2` (2, 2) of it, row and col;
     `agreeing` of `patches` lie within 1.5 cells of the fit; `score` is their mean correlation there.
@@ -42,16 +45,25 @@ class Alignment:
 class _Patches:
     centres: np.ndarray  # (P, 2) row, col of cells from the view's centre
     scores: np.ndarray  # (P, 17, 17)
+    relief: np.ndarray  # (P, 2) row, col of cells: where in its scores relief alone puts a patch
 
 
 def align(
-    view: np.ndarray, view_mask: np.ndarray, tile: np.ndarray, tile_mask: np.ndarray, stride: int
+    view: np.ndarray,
+    view_mask: np.ndarray,
+    tile: np.ndarray,
+    tile_mask: np.ndarray,
+    stride: int,
+    relief: np.ndarray | None = None,
 ) -> Alignment | None:
-    """Align view to tile, fine features float32 (h, w, F) with masks bool (h, w); None without enough patches."""
-    patches = _correlate_patches(view, view_mask, tile, tile_mask)
+    """Align view to tile, fine features float32 (h, w, F) with masks bool (h, w); None without enough patches.
+
+    `relief` (h, w, 2) says by how many cells (row, col) what is seen lies further on than on level ground.
+    """
+    patches = _correlate_patches(view, view_mask, tile, tile_mask, relief)
     if patches is None:
         return None
-    start = _common_shift(patches.scores)
+    start = _common_shift(patches.scores) - patches.relief.mean(axis=0)
     model = np.array([start[0], start[1], 0.0, 0.0])  # shift row, col; scale - 1; turn
     count = len(patches.scores)
     weights = np.ones(count)
@@ -59,13 +71,13 @@ def align(
     values = np.zeros(count)
     for round_ in range(5):
         reach = 5 if round_ == 0 else 3
-        predicted = _predict(model, patches.centres)
+        predicted = _predict(model, patches.centres) + patches.relief
         for k in range(count):
             peaks[k], values[k] = _peak_near(patches.scores[k], predicted[k], reach)
         residual = np.linalg.norm(peaks - predicted, axis=1)
         weights = np.clip(values, 0.05, None) / (1 + (residual / 1.0) ** 2) ** 2
-        model = _fit(patches.centres, peaks, weights)
-    predicted = _predict(model, patches.centres)
+        model = _fit(patches.centres, peaks - patches.relief, weights)
+    predicted = _predict(model, patches.centres) + patches.relief
     residual = np.linalg.norm(peaks - predicted, axis=1)
     agree = residual < _TOLERANCE
     agreeing = int(agree.sum())
@@ -85,18 +97,24 @@ def align(
 
 
 def _correlate_patches(
-    view: np.ndarray, view_mask: np.ndarray, tile: np.ndarray, tile_mask: np.ndarray
+    view: np.ndarray, view_mask: np.ndarray, tile: np.ndarray, tile_mask: np.ndarray, relief: np.ndarray | None
 ) -> _Patches | None:
     size, span = view.shape[0], PATCH + 2 * MARGIN
-    padded = np.pad(tile * tile_mask[..., None], ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)))
-    padded_mask = np.pad(tile_mask, MARGIN)
-    corners = [
-        (row, col)
-        for row in range(0, size - PATCH + 1, STEP)
-        for col in range(0, size - PATCH + 1, STEP)
-        if view_mask[row : row + PATCH, col : col + PATCH].mean() > 0.6
-        and padded_mask[row : row + span, col : col + span].mean() > 0.6
-    ]
+    shifts, offsets = _by_relief(view_mask, relief)
+    pad = MARGIN + int(np.abs(offsets).max())
+    padded = np.pad(tile * tile_mask[..., None], ((pad, pad), (pad, pad), (0, 0)))
+    padded_mask = np.pad(tile_mask, pad)
+    corners, places, displaced = [], [], []
+    for i, j in np.ndindex(offsets.shape[:2]):
+        row, col = i * STEP, j * STEP
+        to_row, to_col = (int(v) + pad - MARGIN for v in (row + offsets[i, j, 0], col + offsets[i, j, 1]))
+        if (
+            view_mask[row : row + PATCH, col : col + PATCH].mean() > 0.6
+            and padded_mask[to_row : to_row + span, to_col : to_col + span].mean() > 0.6
+        ):
+            corners.append((row, col))
+            places.append((to_row, to_col))
+            displaced.append(shifts[i, j] - offsets[i, j])
     if len(corners) < _MIN_PATCHES:
         return None
     template = np.stack([view[r : r + PATCH, c : c + PATCH] for r, c in corners])
@@ -104,23 +122,43 @@ def _correlate_patches(
     mean = (template * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
     template = (template - mean) * weight
     template /= np.sqrt((template**2).sum(axis=(1, 2, 3), keepdims=True) + 1e-6)
-    search = np.stack([padded[r : r + span, c : c + span] for r, c in corners])
+    search = np.stack([padded[r : r + span, c : c + span] for r, c in places])
 
     left = np.fft.rfft2(template.transpose(0, 3, 1, 2), s=(span, span))
     right = np.fft.rfft2(search.transpose(0, 3, 1, 2), s=(span, span))
     product = np.einsum("pcuv,pcuv->puv", left.conj(), right)
     scores = np.fft.irfft2(product, s=(span, span))[:, : 2 * MARGIN + 1, : 2 * MARGIN + 1] / PATCH
     centres = np.array(corners, dtype=float) + (PATCH - 1) / 2 - (size - 1) / 2
-    return _Patches(centres, scores.astype(np.float32))
+    return _Patches(centres, scores.astype(np.float32), np.array(displaced))
 
 
-def _common_shift(scores: np.ndarray) -> tuple[float, float]:
+def _by_relief(view_mask: np.ndarray, relief: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Each patch's mean shift by relief (n, n, 2) and, of it, the whole cells (n, n, 2) that its search is moved by.
+
+    The coarse match, which put the view where it is, holds the mean shift of all that is seen: a search is moved by
+    what a patch's own shift differs from that.
+    """
+    count = (view_mask.shape[0] - PATCH) // STEP + 1
+    shifts = np.zeros((count, count, 2))
+    if relief is None or not view_mask.any():
+        return shifts, np.zeros((count, count, 2), dtype=int)
+    for i in range(count):
+        for j in range(count):
+            patch = slice(i * STEP, i * STEP + PATCH), slice(j * STEP, j * STEP + PATCH)
+            seen = view_mask[patch]
+            if seen.any():
+                shifts[i, j] = relief[patch][seen].mean(axis=0)
+    offsets = np.rint(shifts - relief[view_mask].mean(axis=0)).astype(int)
+    return shifts, np.clip(offsets, -view_mask.shape[0], view_mask.shape[0])
+
+
+def _common_shift(scores: np.ndarray) -> np.ndarray:
     """The shift that all patches together like best, searched within 6 cells: blurred, since they may turn a little."""
     total = np.clip(scores, 0, None).sum(axis=0)
     total = total + 0.5 * sum(np.roll(total, s, axis=a) for s in (-1, 1) for a in (0, 1))
     inner = total[2:-2, 2:-2]
     i, j = np.unravel_index(int(inner.argmax()), inner.shape)
-    return float(i + 2 - MARGIN), float(j + 2 - MARGIN)
+    return np.array([i + 2 - MARGIN, j + 2 - MARGIN], dtype=float)
 
 
 def _predict(model: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 from onboard.errors import MapError
 
 FORMAT_VERSION = 1
+WITH_ELEVATION = 2  # version 1 and heights of the ground: what knows only version 1 refuses it by its number
 MANIFEST = "manifest.json"
 REBUILD = "rebuild it: pilotage map build IMAGERY... --out MAP"
 
@@ -60,6 +61,29 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class ElevationFacts:
+    """The heights in `elevation.npy`, as `onboard.region.elevation` reads them; `known` of the posts have one.
+
+    `source` is the file that they came from. Their datum is that file's: only differences are used.
+    """
+
+    post_m: float
+    west_m: float
+    north_m: float
+    rows: int
+    cols: int
+    known: int
+    lowest_m: float
+    highest_m: float
+    source: Source
+    vertical_datum: str = "as in the file"
+
+    @property
+    def known_share(self) -> float:
+        return self.known / (self.rows * self.cols)
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A file of the map; `file` is relative to the map's folder, with forward slashes."""
 
@@ -70,7 +94,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All of `manifest.json`. `bounds_enu_m` is west, south, east, north; levels are finest first."""
+    """All of `manifest.json`. `bounds_enu_m` is west, south, east, north; levels are finest first.
+
+    `elevation` is None, and not in the file, where the map has no heights: those are of version 1, the others of 2.
+    """
 
     name: str
     anchor_latitude_deg: float
@@ -86,10 +113,14 @@ class Manifest:
     parts: tuple[Part, ...]
     created_by: str
     format_version: int = FORMAT_VERSION
+    elevation: ElevationFacts | None = None
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+        fields = dataclasses.asdict(self)
+        if self.elevation is None:
+            del fields["elevation"]  # such a map is what it was before there were heights, byte for byte
+        return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
@@ -110,8 +141,11 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     if not isinstance(fields, dict):
         raise MapError("broken manifest", path, "a JSON object", REBUILD)
     version = fields.get("format_version")
-    if version != FORMAT_VERSION:
-        raise MapError("map of another format version", version, f"version {FORMAT_VERSION}", REBUILD)
+    if version not in (FORMAT_VERSION, WITH_ELEVATION):
+        expected = f"version {FORMAT_VERSION} or {WITH_ELEVATION}"
+        raise MapError("map of another format version", version, expected, REBUILD)
+    if (version == WITH_ELEVATION) != ("elevation" in fields):
+        raise MapError("broken manifest", path, "elevation exactly in version 2", REBUILD)
     return _manifest_from(fields, path), hashlib.sha256(content).hexdigest()
 
 
@@ -120,6 +154,9 @@ def _manifest_from(fields: dict[str, Any], path: Path) -> Manifest:
         fields["levels"] = tuple(LevelFacts(**level) for level in fields["levels"])
         fields["sources"] = tuple(Source(**source) for source in fields["sources"])
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        if "elevation" in fields:
+            source = Source(**fields["elevation"]["source"])
+            fields["elevation"] = ElevationFacts(**(fields["elevation"] | {"source": source}))
         fields["bounds_enu_m"] = tuple(float(bound) for bound in fields["bounds_enu_m"])
         manifest = Manifest(**fields)
     except (KeyError, TypeError, ValueError) as error:

@@ -9,24 +9,35 @@ import numpy as np
 
 from onboard.errors import MapError
 from onboard.frames import MapFrame
+from onboard.region.elevation import Elevation
 from onboard.region.level import Level
-from onboard.region.manifest import REBUILD, LevelFacts, Manifest, Part, read_manifest, sha256_of
+from onboard.region.manifest import REBUILD, ElevationFacts, LevelFacts, Manifest, Part, read_manifest, sha256_of
 from onboard.region.picture import overview, shrink_factor
 
 if TYPE_CHECKING:
     from onboard.engine import ModelFacts
 
+ELEVATION = "elevation.npy"
 _ALWAYS_VERIFIED_BYTES = 1_000_000  # smaller parts are hashed at every opening
 
 
 class RegionMap:
     """A region map opened with `RegionMap.open`; `levels` are finest first.
 
-    `sha256` is that of the manifest, which names every part's: it stands for the whole content.
+    `sha256` is that of the manifest, which names every part's: it stands for the whole content. `elevation` is None
+    where the map was built without heights of the ground.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, sha256: str, levels: tuple[Level, ...]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        sha256: str,
+        levels: tuple[Level, ...],
+        elevation: Elevation | None = None,
+    ) -> None:
         self.path, self.manifest, self.sha256, self.levels = path, manifest, sha256, levels
+        self.elevation = elevation
         self.frame = MapFrame(manifest.anchor_latitude_deg, manifest.anchor_longitude_deg)
 
     @classmethod
@@ -48,7 +59,8 @@ class RegionMap:
             check_part(path, part, verify or part.bytes < _ALWAYS_VERIFIED_BYTES)
         listed = {part.file for part in manifest.parts}
         levels = tuple(_open_level(path, index, level, listed) for index, level in enumerate(manifest.levels))
-        return cls(path, manifest, sha256, levels)
+        elevation = None if manifest.elevation is None else _open_elevation(path, manifest.elevation, listed)
+        return cls(path, manifest, sha256, levels, elevation)
 
     @property
     def name(self) -> str:
@@ -72,6 +84,14 @@ class RegionMap:
         if not (-0.5 <= row < height - 0.5 and -0.5 <= col < width - 0.5):  # false for nan too
             return False
         return bool(level.valid[int(row + 0.5), int(col + 0.5)])
+
+    def elevation_at(self, positions_enu_m: np.ndarray) -> np.ndarray:
+        """Heights (N,) of the ground in metres at points (N, 2) east, north; nan where they are not known.
+
+        Their datum is the one of the file that they came from: only differences mean anything.
+        """
+        positions = np.asarray(positions_enu_m, dtype=float).reshape(-1, 2)
+        return np.full(len(positions), np.nan) if self.elevation is None else self.elevation.at(positions)
 
     def level_for(self, ground_side_m: float, view_px: int) -> int:
         """Index of the finest level at which ground of that side (nearly) fits into a view of `view_px` pixels."""
@@ -118,14 +138,20 @@ def _open_level(folder: Path, index: int, facts: LevelFacts, listed: set[str]) -
     }
     arrays = {}
     for part, (dtype, shape) in expected.items():
-        name = f"level{index}/{part}.npy"
-        if name not in listed:
-            raise MapError("map part is missing", name, "it among the manifest's parts", REBUILD)
-        arrays[part] = _load(folder, name, np.dtype(dtype), shape)
+        arrays[part] = _load(folder, f"level{index}/{part}.npy", np.dtype(dtype), shape, listed)
     return Level(facts.metres_per_pixel, facts.west_m, facts.north_m, facts.cell_m, facts.tile_px, **arrays)
 
 
-def _load(folder: Path, name: str, dtype: np.dtype, shape: tuple[int | None, ...]) -> np.ndarray:
+def _open_elevation(folder: Path, facts: ElevationFacts, listed: set[str]) -> Elevation:
+    if min(facts.rows, facts.cols) < 2:
+        raise MapError("broken manifest", f"elevation of {facts.rows} x {facts.cols} posts", "two or more", REBUILD)
+    heights = _load(folder, ELEVATION, np.dtype(np.float32), (facts.rows, facts.cols), listed)
+    return Elevation(facts.post_m, facts.west_m, facts.north_m, heights)
+
+
+def _load(folder: Path, name: str, dtype: np.dtype, shape: tuple[int | None, ...], listed: set[str]) -> np.ndarray:
+    if name not in listed:
+        raise MapError("map part is missing", name, "it among the manifest's parts", REBUILD)
     try:
         array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
