@@ -88,6 +88,7 @@ def model(
         str, typer.Option(help="Flagship: the folder with naip/. Else KIND:PATH as `pilotage train` has it.")
     ] = "../shared/data",
     frames: Annotated[int, typer.Option(help="Calibration views and tiles; of a method: pairs.")] = 96,
+    queries: Annotated[int, typer.Option(min=1, help="Of a method: held-out pictures that the gate asks for.")] = 100,
     training_data: Annotated[str, typer.Option(help="What it learned from, and under which licence.")] = "",
     tolerances: Annotated[Path | None, typer.Option(help="YAML of what a smaller file may lose.")] = None,
     seed: int = 5,
@@ -102,7 +103,7 @@ def model(
     if preset != "flagship":
         from export.methods.run import export_method
 
-        card = export_method(checkpoint, out, data, preset, frames, 100, training_data, allowed, seed)
+        card = export_method(checkpoint, out, data, preset, frames, queries, training_data, allowed, seed)
         print(f"card: {card}")
         return
     from export.half import half_model

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.facts import read_model, save_model, set_facts, sha256_of
 from export.rewrite import FRONT
 
-HALF_OPS = ("Conv", "MatMul", "Gemm", "Relu", "Resize")  # and the additions between them
+HALF_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Relu", "Resize")  # and the additions between them
 _LARGEST = 65504.0
 
 

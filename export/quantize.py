@@ -12,6 +12,7 @@ float32, and so do the groups of layers that `export.sensitivity` found not to b
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
@@ -30,6 +31,9 @@ from onboard.errors import EngineError
 MIN_CALIBRATION = 16
 PERCENTILE = 99.995
 CONVOLUTIONAL = ("Conv", "Add", "Relu", "Resize")
+
+# ONNX Runtime 1.23, the newest for Python 3.10, calibrates anew each time.
+_KEEPS_RANGES = "calibration_cache_path" in inspect.signature(quantize_static).parameters
 
 View = tuple[np.ndarray, np.ndarray]  # image uint8 (N, N, 3) RGB, mask bool (N, N)
 
@@ -80,11 +84,12 @@ def quantize(
     frames: Iterable[View],
     target: Target | str = Target.ONNXRUNTIME,
     keep_float: Collection[str] = (),
+    ranges: Path | None = None,
 ) -> Path:
     """Write the INT8 file of a float model (beside, then renamed).
 
-    keep_float: names of further nodes that stay float. Raises EngineError for fewer than 16 frames, for frames of
-    another size than the model's, or for a file that is no float model.
+    keep_float: names of further nodes that stay float. ranges: see `write_int8`. Raises EngineError for fewer than 16
+    frames, for frames of another size than the model's, or for a file that is no float model.
     """
     target, proto = target_of(target), read_model(model)
     batches = _batches(proto, model, frames)
@@ -98,7 +103,8 @@ def quantize(
     try:
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
         exclude = {*float_nodes(onnx.load(prepared)), *keep_float}
-        return write_int8(prepared, out, batches, target, CONVOLUTIONAL, exclude, facts_of(proto) | facts)
+        facts = facts_of(proto) | facts
+        return write_int8(prepared, out, batches, target, CONVOLUTIONAL, exclude, facts, ranges=ranges)
     finally:
         prepared.unlink(missing_ok=True)
 
@@ -112,8 +118,13 @@ def write_int8(
     exclude: Collection[str],
     facts: Mapping[str, object],
     calibration: CalibrationMethod = CalibrationMethod.Percentile,
+    ranges: Path | None = None,
 ) -> Path:
-    """Quantize the nodes of `op_types` but those of `exclude`, calibrated on what `batches` feed (beside, renamed)."""
+    """Quantize the nodes of `op_types` but those of `exclude`, calibrated on what `batches` feed (beside, renamed).
+
+    ranges: a file that keeps what the calibration found, or holds what an earlier one did: of the same model and
+    frames, and by percentiles of the same target.
+    """
     beside = out.with_suffix(".partial.onnx")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints
@@ -128,6 +139,7 @@ def write_int8(
                 activation_type=_ACTIVATION[target],
                 weight_type=QuantType.QInt8,
                 calibrate_method=calibration,
+                **({"calibration_cache_path": ranges} if _KEEPS_RANGES else {}),
                 extra_options={"CalibPercentile": PERCENTILE, **_OPTIONS[target]},
             )
         quantized = onnx.load(beside)

@@ -67,10 +67,10 @@ def measure(
     groups = groups_of(read_model(model))
     everything = {name for names in groups.values() for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / "trial.onnx"
+        trial, ranges = Path(folder) / "trial.onnx", Path(folder) / "ranges.json"
 
         def error(keep_float: set[str]) -> tuple[float, ...]:
-            found = _embed(quantize(model, trial, few, target, keep_float), few)
+            found = _embed(quantize(model, trial, few, target, keep_float, ranges), few)
             return tuple(_distance(getattr(wanted, part), getattr(found, part)) for part in PARTS)
 
         alone = [GroupError(g, n, *error(everything - set(n))) for g, n in groups.items()]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from onboard.bench.cli import bench
 from onboard.bench.flight import HEIGHT, WIDTH, bench_camera, fly, start_of
 from onboard.bench.machine import describe_machine
-from onboard.bench.memory import growth_mb, read_memory
+from onboard.bench.memory import growth, read_memory
 from onboard.bench.roofline import DEVICES, Work, frame_work, least_ms, network_work
 from onboard.bench.run import Spread, measure_models, open_all
 from onboard.engine import SHIPPED_MODEL, Engine
@@ -55,10 +55,19 @@ def test_memory_is_read_as_the_kernel_counts_it(tmp_path: Path) -> None:
     assert math.isnan(read_memory(tmp_path / "absent").now_mb)
 
 
-def test_a_leak_grows_and_a_filled_cache_does_not() -> None:
-    assert growth_mb([100 + 0.01 * k for k in range(1000)]) == pytest.approx(4.5, abs=0.1)
-    assert growth_mb([50.0] * 90 + [100.0] * 910) == 0.0
-    assert math.isnan(growth_mb([1.0, 2.0]))
+def test_a_leak_grows_and_a_filled_cache_or_a_spike_does_not() -> None:
+    leak = growth([100 + 0.01 * k for k in range(1000)])
+    assert leak.mb_per_1000_frames == pytest.approx(10.0)
+    assert (leak.frames, leak.warm_up_frames) == (1000, 100)
+    assert leak.after_warm_up_mb == pytest.approx(101.5, abs=0.1)
+    assert leak.at_end_mb == pytest.approx(109.5, abs=0.1)
+    assert growth([50.0] * 90 + [100.0] * 910).mb_per_1000_frames == 0.0
+    assert growth([100.0] * 700 + [300.0] * 5 + [100.0] * 295).mb_per_1000_frames == 0.0
+
+
+def test_a_run_too_short_says_nothing_of_growth() -> None:
+    assert math.isnan(growth([1.0, 2.0]).mb_per_1000_frames)
+    assert math.isnan(growth([]).at_end_mb)
 
 
 def test_multiply_adds_are_those_of_the_layers(shipped_engine: Engine) -> None:
@@ -159,6 +168,8 @@ def test_the_bench_writes_all_that_it_shows(shipped_map: RegionMap, tmp_path: Pa
     assert result["frames"][0]["published"] > 0
     assert result["frames"][0]["median_error_m"] < 5
     assert result["map"]["bytes"] > 0
+    assert result["memory"]["growth"]["frames"] == 8
+    assert "MB per 1000 frames" in run.output
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bench.json"]
 
 

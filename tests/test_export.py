@@ -21,7 +21,7 @@ from export import onnx as exporter  # noqa: E402
 from export.dequantize import float_model  # noqa: E402
 from export.facts import read_model, save_model, sha256_of  # noqa: E402
 from export.half import half_model  # noqa: E402
-from export.quantize import MIN_CALIBRATION, quantize  # noqa: E402
+from export.quantize import _KEEPS_RANGES, MIN_CALIBRATION, quantize  # noqa: E402
 from export.rewrite import FRONT, faster  # noqa: E402
 from export.sensitivity import measure  # noqa: E402
 from training.model import ModelConfig, OverheadNet  # noqa: E402
@@ -181,6 +181,18 @@ def test_the_tensorrt_recipe_has_no_zero_points_and_no_quantized_bias(exported: 
             assert constants[node.input[0]].dtype == np.int8
     a, b = open_engine(exported).embed(images, masks), open_engine(out).embed(images, masks)
     assert min(cosines(a, b)) > 0.9
+
+
+def test_ranges_that_were_kept_are_not_found_again(exported: Path, int8: Path, tmp_path: Path) -> None:
+    if not _KEEPS_RANGES:
+        pytest.skip("this ONNX Runtime calibrates anew each time")
+    images, masks = frames(MIN_CALIBRATION)
+    views = list(zip(images, masks, strict=True))
+    ranges, dark = tmp_path / "ranges.json", [(image // 8, mask) for image, mask in views]
+    first = quantize(exported, tmp_path / "first.onnx", views, ranges=ranges)
+    again = quantize(exported, tmp_path / "again.onnx", dark, ranges=ranges)
+    assert first.read_bytes() == again.read_bytes() == int8.read_bytes()
+    assert quantize(exported, tmp_path / "dark.onnx", dark).read_bytes() != first.read_bytes()
 
 
 def test_an_unknown_target_and_frames_of_another_size_are_refused(exported: Path, int8: Path, tmp_path: Path) -> None:

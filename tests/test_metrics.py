@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from training.benchmarks.base import FilePicture, Query
-from training.evaluation.metrics import average_precision, hit, mean_and_median, one_percent, recall_at, sdm, within
+from training.evaluation.metrics import (
+    average_precision,
+    hit,
+    mean_and_median,
+    of_95_percent,
+    one_percent,
+    recall_at,
+    sdm,
+    within,
+)
 from training.evaluation.retrieve import covers, rerank, search
 
 
@@ -63,6 +72,8 @@ def test_places_not_found_count_against_the_share_and_not_in_the_mean() -> None:
     assert within(errors, 10.0) == 0.75
     assert mean_and_median(errors) == (pytest.approx(3.5), pytest.approx(1.0))
     assert all(math.isnan(value) for value in mean_and_median(np.array([math.inf])))
+    assert of_95_percent(np.array([*range(101), math.inf])) == pytest.approx(95.0)
+    assert math.isnan(of_95_percent(np.array([math.inf])))
 
 
 def test_a_model_that_says_the_same_of_everything_finds_nothing() -> None:

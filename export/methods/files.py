@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,13 @@ def make_files(whole: Path, feeds: Sequence[Feed]) -> ProfileFiles:
         "kept_float": "norms, softmax, pooling, products of two activations",
     }
     exclude = unquantized(proto)
-    for precision, target in ((INT8, Target.ONNXRUNTIME), (INT8_TENSORRT, Target.TENSORRT)):
-        # Largest and smallest values, not percentiles: a transformer's few large activations carry what it knows.
-        out = _beside(whole, precision)
-        files[precision] = write_int8(whole, out, feeds, target, _QUANTIZED, exclude, facts, CalibrationMethod.MinMax)
+    with tempfile.TemporaryDirectory() as folder:
+        ranges = Path(folder) / "ranges.json"  # the same for both runtimes
+        for precision, target in ((INT8, Target.ONNXRUNTIME), (INT8_TENSORRT, Target.TENSORRT)):
+            # Largest and smallest values, not percentiles: a transformer's few large activations carry what it knows.
+            how = CalibrationMethod.MinMax
+            out = _beside(whole, precision)
+            files[precision] = write_int8(whole, out, feeds, target, _QUANTIZED, exclude, facts, how, ranges)
     return ProfileFiles(facts_of(proto)["profile"], files)
 
 

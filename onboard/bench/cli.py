@@ -142,14 +142,23 @@ def _print(result: dict[str, Any]) -> None:
         )
     memory, region = result["memory"], result["map"]
     after = memory["after_all"]
+    grown = memory["growth"]
     console.print(
         f"map {region['km2']:.1f} km2, {region['bytes'] / 1e6:.0f} MB; resident memory: peak "
         f"{memory['after_tracking']['peak_mb']:.0f} MB tracking, {after['peak_mb']:.0f} MB in all; of "
-        f"{after['now_mb']:.0f} MB now, {after['files_mb']:.0f} MB are pages of files; growth "
-        f"over {memory['frames']} frames {memory['growth_mb']:.1f} MB"
+        f"{after['now_mb']:.0f} MB now, {after['files_mb']:.0f} MB are pages of files"
+    )
+    console.print(
+        f"tracking, {grown['frames']} frames: {grown['after_warm_up_mb']:.1f} MB resident after the first "
+        f"{grown['warm_up_frames']}, {grown['at_end_mb']:.1f} MB at the end; growth "
+        f"{grown['mb_per_1000_frames']:+.2f} MB per 1000 frames"
     )
     table = Table(
-        "stage", "1e6 multiply-adds", "MB", *result["estimate_least_ms"], title="ESTIMATE: least ms, tracking"
+        "stage",
+        "1e6 multiply-adds",
+        "MB",
+        *result["estimate_least_ms"],
+        title="ESTIMATE: least ms, by stage while tracking",
     )
     for stage in result["work"]["tracking"]:
         table.add_row(
@@ -158,6 +167,9 @@ def _print(result: dict[str, Any]) -> None:
             f"{stage['bytes'] / 1e6:.1f}",
             *(f"{modes['tracking'][stage['stage']]:.2f}" for modes in result["estimate_least_ms"].values()),
         )
+    for mode in result["work"]:
+        least = (sum(modes[mode].values()) for modes in result["estimate_least_ms"].values())
+        table.add_row(f"all, {mode}", "", "", *(f"{ms:.2f}" for ms in least))
     console.print(table)
     console.print("bounds from published peaks, never measured on an Orin: real times are several times as long")
     for line in result["absent"]:

@@ -6,6 +6,9 @@ all. The kernel takes the latter back when it needs them; both are told, since a
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,19 +39,30 @@ def read_memory(status: Path = _STATUS) -> Memory:
     return Memory(of("VmHWM"), of("VmRSS"), of("RssAnon"), of("RssFile"))
 
 
-def growth_mb(samples: list[float]) -> float:
-    """How much the second half of a run holds more than the first, by medians: a leak shows, a spike does not.
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Resident megabytes over a run of `frames`: after the first `warm_up_frames`, where caches fill, and at its end.
 
-    The first tenth is left out: caches fill there.
+    A leak shows in `mb_per_1000_frames`, a spike does not: the medians of the two halves of what follows the warm-up.
+    nan of a run too short to say.
     """
-    rest = sorted_halves(samples[len(samples) // 10 :])
-    return rest[1] - rest[0] if rest is not None else float("nan")
+
+    frames: int
+    warm_up_frames: int
+    after_warm_up_mb: float
+    at_end_mb: float
+    mb_per_1000_frames: float
 
 
-def sorted_halves(samples: list[float]) -> tuple[float, float] | None:
-    """Medians of the first and of the second half; None of fewer than four."""
-    if len(samples) < 4:
-        return None
-    half = len(samples) // 2
-    first, second = sorted(samples[:half]), sorted(samples[half:])
-    return first[len(first) // 2], second[len(second) // 2]
+def growth(resident_mb: Sequence[float]) -> Growth:
+    """Of the resident megabytes after each frame. A tenth of the frames is warm-up."""
+    count = len(resident_mb)
+    warm_up = count // 10
+    rest = list(resident_mb[warm_up:])
+    half = len(rest) // 2
+    if half < 2:
+        return Growth(count, warm_up, math.nan, math.nan, math.nan)
+    apart = len(rest) - half  # frames between the middles of the halves
+    grown = statistics.median(rest[-half:]) - statistics.median(rest[:half])
+    end = max(1, len(rest) // 10)
+    return Growth(count, warm_up, statistics.median(rest[:end]), statistics.median(rest[-end:]), 1000 * grown / apart)

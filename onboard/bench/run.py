@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onboard.bench.flight import bench_camera, fly, start_of
-from onboard.bench.memory import Memory, growth_mb, read_memory
+from onboard.bench.memory import Growth, Memory, growth, read_memory
 from onboard.config import Config, EngineConfig
 from onboard.engine import SHIPPED_MODEL, Engine, open_engine
 from onboard.errors import EngineError
@@ -66,13 +67,12 @@ class FrameRow:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """`growth_mb` between the halves of the tracking run; `after_open` before the first frame."""
+    """`growth` is that of the tracking run; `after_open` before the first frame."""
 
     after_open: Memory
     after_tracking: Memory
     after_all: Memory
-    frames: int
-    growth_mb: float
+    growth: Growth
 
 
 def open_all(models: Sequence[Path], threads: int, folder: str = "") -> tuple[list[tuple[Path, Engine]], list[str]]:
@@ -121,7 +121,7 @@ def measure_models(opened: Sequence[tuple[Path, Engine]], rounds: int, seed: int
 
 def measure_frames(
     region: RegionMap, engine: Engine, model: Path, config: Config, frames: int, mode: str, report: Report
-) -> tuple[FrameRow, list[float]]:
+) -> tuple[FrameRow, Sequence[float]]:
     """Frames from camera to fix; resident megabytes after each. Modes: tracking (the start is known), lost (every
     frame alone over the whole map)."""
     known = mode == "tracking"
@@ -136,14 +136,15 @@ def measure_frames(
         start_of(region) if known else None,
         independent=not known,
     )
-    stages: dict[str, list[float]] = {}
-    totals, resident, errors = [], [], []
+    # Plain numbers in a row: what is noted of thousands of frames must not look like growth.
+    stages: dict[str, array[float]] = {}
+    totals, resident, errors = array("d"), array("d"), array("d")
     for k, moment in enumerate(fly(region, frames)):
         began = time.perf_counter()
         step = brain.step(moment.frame, moment.telemetry, moment.frame.captured_at_ns)
         totals.append(1e3 * (time.perf_counter() - began))
         for stage, ms in step.stage_ms.items():
-            stages.setdefault(stage, []).append(ms)
+            stages.setdefault(stage, array("d")).append(ms)
         if step.estimate is not None:
             errors.append(float(np.linalg.norm(step.estimate.position_enu_m - moment.position_enu_m)))
         resident.append(read_memory().now_mb)
@@ -180,5 +181,5 @@ def measure_whole(
         lost, _ = measure_frames(region, engine, model, config, lost_frames, "lost", lambda k, n: report("lost", k, n))
     finally:
         engine.close()
-    memory = MemoryRow(after_open, after_tracking, read_memory(), frames, growth_mb(resident))
+    memory = MemoryRow(after_open, after_tracking, read_memory(), growth(resident))
     return [tracking, lost], memory

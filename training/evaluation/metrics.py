@@ -73,3 +73,9 @@ def mean_and_median(errors: np.ndarray) -> tuple[float, float]:
     """Of the finite errors; NaN where there is none."""
     finite = errors[np.isfinite(errors)]
     return (float(finite.mean()), float(np.median(finite))) if len(finite) else (math.nan, math.nan)
+
+
+def of_95_percent(errors: np.ndarray) -> float:
+    """What 95 of a hundred finite errors do not exceed; NaN where there is none."""
+    finite = errors[np.isfinite(errors)]
+    return float(np.percentile(finite, 95)) if len(finite) else math.nan

@@ -15,7 +15,15 @@ from rich.progress import track
 from onboard.errors import EngineError
 from training.benchmarks.base import Benchmark, Picture
 from training.evaluation.describer import Describer, Match, Seen
-from training.evaluation.metrics import average_precision, mean_and_median, one_percent, recall_at, sdm, within
+from training.evaluation.metrics import (
+    average_precision,
+    mean_and_median,
+    of_95_percent,
+    one_percent,
+    recall_at,
+    sdm,
+    within,
+)
 from training.evaluation.retrieve import Ranking, covers, rerank, search
 from training.evaluation.weather import degrade
 
@@ -169,6 +177,8 @@ def _metric(
         return covers(ranking.found[:, 0], benchmark.queries)
     if name.startswith(("mean ", "median ")):
         return mean_and_median(lengths["right"])[0 if name.startswith("mean") else 1]
+    if name.startswith("95 % "):
+        return of_95_percent(lengths["right"])
     if name.startswith("SDM@"):
         k = int(name[4:])
         return float(np.mean([_sdm(benchmark, q, ranking.found[q, :k], k) for q in range(len(benchmark.queries))]))
