@@ -24,17 +24,17 @@ def confidence(
     model: Annotated[Path | None, typer.Option(help="Model file; else the shipped one.")] = None,
     tilt_sigma_deg: Annotated[float, typer.Option(help="1 sigma of the attitude's roll and pitch.")] = 1.0,
     source: Annotated[str, typer.Option(help="What to say of the flights used.")] = "",
+    processes: Annotated[int, typer.Option(help="Flights searched at a time.", min=1)] = 2,
 ) -> None:
     """Fit the chance of being right and the covariance to flights that the model never saw."""
-    from calibration.confidence import Observations, fit, observe, write
+    from calibration.confidence import fit, observe_all, write
 
-    seen = Observations()
-    for index, pair in enumerate(pairs):
-        flight, separator, region = pair.rpartition("=")
-        if not separator:
-            raise ConfigError("flight and map", pair, "FLIGHT=MAP")
-        observe(Path(flight), Path(region), model, seen, seed=index)
-    fitted = fit(seen, tilt_sigma_deg, source or ", ".join(Path(p.rpartition("=")[0]).name for p in pairs))
+    split = [pair.rpartition("=") for pair in pairs]
+    for flight, separator, region in split:
+        if not (separator and flight and region):
+            raise ConfigError("flight and map", flight + separator + region, "FLIGHT=MAP")
+    seen = observe_all([(Path(flight), Path(region)) for flight, _, region in split], model, processes)
+    fitted = fit(seen, tilt_sigma_deg, source or ", ".join(Path(flight).name for flight, _, _ in split))
     write(fitted, out)
     right = sum(label for _, label in seen.whole)
     print(f"{len(seen.whole)} whole-map examples ({right} right), {len(seen.local)} local ones: {out}")

@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 from scipy.optimize import minimize
 
-from onboard.config import Config
+from onboard.config import Config, EngineConfig
 from onboard.engine import open_engine
 from onboard.errors import ConfigError
 from onboard.flight.open import open_flight
@@ -30,6 +33,7 @@ from onboard.region import RegionMap
 RIGHT_M = 8.0
 _RANKS = 3  # fixes of a whole-map search that are examples: those that might have been believed
 _SEARCH_OFF_M = 60.0  # how far a search that must fail lies from the truth
+_NEAR, _ELSEWHERE = 2, 4  # searches of a frame round the truth, and round places where it is not
 _PLAIN = Logistic(-8.0, {"coarse": 10.0, "agree": 3.0, "fine": 5.0, "gradient": 3.0})
 
 
@@ -42,10 +46,26 @@ class Observations:
     errors_enu_m: list[np.ndarray] = field(default_factory=list)
     alignment_m2: list[np.ndarray] = field(default_factory=list)
 
+    def add(self, other: Observations) -> None:
+        for name in (one.name for one in fields(self)):
+            getattr(self, name).extend(getattr(other, name))
 
-def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations, seed: int = 0) -> None:
-    """Search every frame of a flight with truth; what was seen is added to `seen`."""
-    config = Config()
+
+def observe_all(pairs: Sequence[tuple[Path, Path]], model: Path | None, processes: int) -> Observations:
+    """`observe` each flight and map, several at a time; what comes out does not depend on how many."""
+    whole = Observations()
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        flights, maps = zip(*pairs, strict=True)
+        rest = repeat(model), range(len(pairs)), repeat(max(1, 2 // processes))
+        seen = pool.map(observe, flights, maps, *rest)
+        for one in track(seen, total=len(pairs), description="searching the flights"):
+            whole.add(one)
+    return whole
+
+
+def observe(flight: Path, map_path: Path, model: Path | None, seed: int = 0, threads: int = 2) -> Observations:
+    """Search every frame of a flight with truth."""
+    config, seen = Config(engine=EngineConfig(threads=threads)), Observations()
     engine = open_engine(model, config.engine)
     region = RegionMap.open(map_path, engine.facts)
     recorded = open_flight(flight, config.rectify)
@@ -56,7 +76,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
     plain = Confidence(_PLAIN, _PLAIN, 1.0, 0.0, 0.0, "none")
     localizer = Localizer(engine, region, recorded.camera, recorded.body_from_camera, plain, config, independent=True)
     rng = np.random.default_rng(seed)
-    for item in track(recorded.items(), total=recorded.frame_count, description=flight.name):
+    for item in recorded.items():
         if item.frame is None or not isinstance(item.telemetry, Telemetry):
             continue
         place = truth.at(item.captured_at_ns)
@@ -75,8 +95,9 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
                 seen.whole.append((dict(fix.evidence), right))
         if not region.contains(at):
             continue
-        near = at + rng.normal(0, 6.0, 2)
-        for fix in search(Search(hypotheses[len(hypotheses) // 2 :][:1], near, 25.0, refined=1, local=True)):
+        told = hypotheses[len(hypotheses) // 2 :][:1]
+        near = at + rng.normal(0, 6.0, (_NEAR, 2))
+        for fix in (fix for point in near for fix in search(Search(told, point, 25.0, refined=1, local=True))):
             miss = fix.position_enu_m - at
             right = bool(np.linalg.norm(miss) < RIGHT_M)
             seen.local.append((dict(fix.evidence), right))
@@ -85,10 +106,11 @@ def observe(flight: Path, map_path: Path, model: Path | None, seen: Observations
                 seen.alignment_m2.append(fix.covariance_enu_m2)
         tiles = np.asarray(region.levels[0].tiles)
         away = np.linalg.norm(tiles - at, axis=1)
-        for tile in tiles[rng.permutation(np.flatnonzero(away > _SEARCH_OFF_M))[:2]]:
-            for fix in search(Search(hypotheses[len(hypotheses) // 2 :][:1], tile, 25.0, refined=1, local=True)):
+        for tile in tiles[rng.permutation(np.flatnonzero(away > _SEARCH_OFF_M))[:_ELSEWHERE]]:
+            for fix in search(Search(told, tile, 25.0, refined=1, local=True)):
                 seen.local.append((dict(fix.evidence), False))
     engine.close()
+    return seen
 
 
 def fit_logistic(

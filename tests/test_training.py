@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(2)
 
 from training.model import ModelConfig, OverheadNet  # noqa: E402
-from training.train import TrainConfig, learning_rate, train, tuning  # noqa: E402
+from training.train import TrainConfig, learning_rate, train  # noqa: E402
 
 
 def small() -> ModelConfig:
@@ -93,18 +93,6 @@ def test_a_training_learns_and_one_that_was_interrupted_ends_with_the_same_weigh
     whole = tensors(train(dataclasses.replace(config, out=str(tmp_path / "whole"))))
     assert all(torch.equal(after[k], whole[k]) for k in whole)
     assert list((tmp_path / "run").glob("*.partial")) == []
-
-
-def test_a_tuning_starts_from_the_weights_that_it_is_given(tmp_path: Path) -> None:
-    data = str(toy_data(tmp_path / "data"))
-    config = TrainConfig(data=data, out=str(tmp_path / "run"), steps=1, batch=2, workers=0, warm_up=1)
-    first = train(config)
-    still = dataclasses.replace(
-        tuning(first), data=data, out=str(tmp_path / "tuned"), steps=1, batch=2, workers=0, learning_rate=0.0
-    )
-    tuned = tensors(train(still))
-    learnt = [k for k in tuned if "running" not in k and "num_batches" not in k]
-    assert all(torch.equal(tuned[k], tensors(first)[k]) for k in learnt)
 
 
 def test_a_pair_is_the_same_whoever_draws_it_and_the_canvas_grows_once(tmp_path: Path) -> None:

@@ -43,9 +43,6 @@ def train(
         int | None, typer.Option(help="Flagship: in all. Else: stop there for now; the same command goes on.", min=1)
     ] = None,
     rendered: Annotated[str, typer.Option(help="Flagship: folder of rendered pairs; empty: none.")] = "",
-    tune: Annotated[
-        Path | None, typer.Option(help="Flagship: a checkpoint to go on from, on more of rendered ground.")
-    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Else the preset's.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Else the preset's.", min=1e-9)] = None,
     weights: Annotated[
@@ -65,7 +62,7 @@ def train(
     if context.invoked_subcommand is not None:
         return
     if preset == FLAGSHIP:
-        _flagship(data, out, rendered, tune, steps, batch, seed)
+        _flagship(data, out, rendered, steps, batch, seed)
         return
     from training.presets import find_preset, with_weights
 
@@ -85,15 +82,11 @@ def train(
     fit(chosen, source, run, heldout)
 
 
-def _flagship(
-    data: str, out: Path, rendered: str, tune: Path | None, steps: int | None, batch: int | None, seed: int
-) -> None:
-    from training.train import TrainConfig, tuning
+def _flagship(data: str, out: Path, rendered: str, steps: int | None, batch: int | None, seed: int) -> None:
+    from training.train import TrainConfig
     from training.train import train as run
 
-    if tune is not None and not tune.is_file():
-        raise ConfigError("checkpoint to tune", tune, "checkpoint.pt of `pilotage train`")
-    default = TrainConfig() if tune is None else tuning(tune)
+    default = TrainConfig()
     config = dataclasses.replace(
         default,
         data=data,
@@ -101,7 +94,7 @@ def _flagship(
         rendered=rendered,
         steps=default.steps if steps is None else steps,
         batch=default.batch if batch is None else batch,
-        seed=seed + (0 if tune is None else 1),  # other pairs than before
+        seed=seed,
     )
     print(f"checkpoint: {run(config)}")
 

@@ -49,10 +49,8 @@ class TrainConfig:
     data: str = "../shared/data"
     out: str = "runs/train"
     rendered: str = ""  # a folder of rendered pairs; empty: none
-    start: str = ""  # a checkpoint whose weights are tuned; empty: random ones
     rendered_share: float = 0.3
-    small_share: float = 0.85
-    steps: int = 3600
+    steps: int = 3000
     batch: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
@@ -64,19 +62,6 @@ class TrainConfig:
     stop_after: int = 0  # steps, for this time; 0: go on to the end. The schedule is that of `steps`
     save_every_s: float = 120.0
     workers: int = 1
-
-
-def tuning(start: Path | str) -> TrainConfig:
-    """A short second training from a checkpoint: large canvases, and more of rendered ground."""
-    return TrainConfig(
-        start=str(start),
-        rendered_share=0.4,
-        small_share=0.0,
-        steps=280,
-        learning_rate=6e-4,
-        warm_up=40,
-        seed=2,
-    )
 
 
 def forward_losses(
@@ -182,12 +167,8 @@ def train(config: TrainConfig) -> Path:
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
         print(f"continuing from step {step}", flush=True)
-    elif config.start:
-        state = torch.load(config.start, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        temperatures.load_state_dict(state["temperatures"])
 
-    mixture = Mixture(config.data, config.rendered, config.rendered_share, small_share=config.small_share)
+    mixture = Mixture(config.data, config.rendered, config.rendered_share)
     pairs = PairStream(mixture, config.steps, config.batch, config.seed)
     loader = DataLoader(
         pairs,

@@ -54,6 +54,9 @@ def flight_command(
     weather: Annotated[float, typer.Option(help="haze, blur and noise: 0 none, 1 ordinary, 2 bad")] = 1.0,
     low_m: Annotated[float, typer.Option(help="least height above ground")] = 62.0,
     high_m: Annotated[float, typer.Option(help="greatest height above ground")] = 145.0,
+    attitude_noise_deg: Annotated[
+        float, typer.Option(help="1 sigma of what roll and pitch are told wrong by", min=0)
+    ] = 0.5,
     surface: Annotated[Path | None, typer.Option(help="surface model for a GeoTIFF")] = None,
     processes: Annotated[int, typer.Option(help="0: one a core, four at most; the bytes are the same")] = 0,
 ) -> None:
@@ -72,7 +75,13 @@ def flight_command(
         raise RenderError("flight options", found, "a sun of 5 to 90 degrees, 0 to 20 frames/s, 1 to 7200 s")
     with _console.status("reading the place and painting it for the day"):
         place = read_place(place_folder) if place_folder.is_dir() else Place.from_geotiff(place_folder, surface)
-        settings = FlightSettings(seconds=seconds, frames_per_second=frames_per_second, low_m=low_m, high_m=high_m)
+        settings = FlightSettings(
+            seconds=seconds,
+            frames_per_second=frames_per_second,
+            low_m=low_m,
+            high_m=high_m,
+            attitude_noise_deg=attitude_noise_deg,
+        )
         flight = plan_flight(place, seed, settings)
         today = changed(place, seed + 1)
         picture = appearance(today, season, sun_azimuth_deg, sun_elevation_deg, seed + 1, snow)
