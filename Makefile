@@ -78,7 +78,7 @@ $(RUN)/flight/metadata.yaml: $(RUN)/place/place.json
 	@touch $@
 
 demo: $(DEMO)/.installed $(RUN)/flight/metadata.yaml
-	$(PILOTAGE) map build $(RUN)/place/orthophoto.tif --out $(RUN)/map --force
+	$(PILOTAGE) map build $(RUN)/place/orthophoto.tif --dem $(RUN)/place/terrain.tif --out $(RUN)/map --force
 	$(PILOTAGE) replay $(RUN)/flight --map $(RUN)/map --out $(RUN) --mavlink udpout:127.0.0.1:$(FREE_PORT) --listener
 
 # ---- what holds the house together
