@@ -166,6 +166,28 @@ def test_a_rendered_flight_is_replayed_and_told_over_mavlink(bag: Path, region: 
     assert summary["false_fixes"] == 0
 
 
+def test_a_calibration_is_the_same_however_many_flights_are_searched_at_a_time(
+    bag: Path, region: Path, tmp_path: Path
+) -> None:
+    made = []
+    for processes in ("1", "2"):
+        out = tmp_path / f"{processes}.confidence.json"
+        ran = done("calibrate", "confidence", *2 * [f"{bag}={region}"], "--out", out, "--processes", processes)
+        assert "whole-map examples" in ran.stdout
+        made.append(json.loads(out.read_text()))
+    assert made[0] == made[1]
+    assert max(made[0]["local"]["weights"].values()) > 0
+    refused(
+        "calibrate",
+        "confidence",
+        bag,
+        "--out",
+        tmp_path / "no.json",
+        words=("FLIGHT=MAP",),
+        unmade=tmp_path / "no.json",
+    )
+
+
 def test_the_same_replay_gives_the_same_bytes(bag: Path, region: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         done("replay", bag, "--map", region, "--out", tmp_path / name, "--independent")
