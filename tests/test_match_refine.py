@@ -62,6 +62,22 @@ def test_a_masked_part_of_the_view_takes_no_part_in_the_alignment() -> None:
     assert align(view, np.zeros((64, 64), bool), ground[16:80, 16:80], mask, 4) is None
 
 
+def test_a_small_view_is_aligned_by_smaller_patches_and_a_tiny_one_not_at_all() -> None:
+    ground, everywhere = field(1), np.ones((64, 64), bool)
+    view = seen_through(ground, (2.0, -3.0), 0.0, 1.0)
+
+    def seen(rows: int, cols: int) -> Alignment | None:
+        mask = np.zeros((64, 64), bool)
+        mask[32 - rows // 2 : 32 + rows // 2, 32 - cols // 2 : 32 + cols // 2] = True
+        return align(view * mask[..., None], mask, ground[16:80, 16:80], everywhere, 4)
+
+    small = seen(16, 20)  # cells: four patches of 16 do not fit
+    assert small is not None
+    np.testing.assert_allclose(small.shift_px, [8, -12], atol=1.5)
+    assert small.agreeing >= 0.7 * small.patches
+    assert seen(8, 8) is None
+
+
 @pytest.mark.parametrize("seed", [11, 12, 13, 14])
 def test_on_the_wrong_ground_patches_do_not_agree(seed: int) -> None:
     everywhere = np.ones((64, 64), bool)

@@ -17,7 +17,7 @@ import numpy as np
 
 from onboard.match.heatmap import _vertex
 
-PATCH = 16  # cells
+PATCH = 16  # cells; where too few fit into a small view, they are half as large
 STEP = 8
 MARGIN = 8  # a patch is sought this many cells around
 _TOLERANCE = 1.5  # cells: a patch that lies further from the fit does not agree
@@ -60,7 +60,8 @@ def align(
 
     `relief` (h, w, 2) says by how many cells (row, col) what is seen lies further on than on level ground.
     """
-    patches = _correlate_patches(view, view_mask, tile, tile_mask, relief)
+    patches = _correlate_patches(view, view_mask, tile, tile_mask, relief, PATCH)
+    patches = patches or _correlate_patches(view, view_mask, tile, tile_mask, relief, PATCH // 2)
     if patches is None:
         return None
     start = _common_shift(patches.scores) - patches.relief.mean(axis=0)
@@ -97,19 +98,25 @@ def align(
 
 
 def _correlate_patches(
-    view: np.ndarray, view_mask: np.ndarray, tile: np.ndarray, tile_mask: np.ndarray, relief: np.ndarray | None
+    view: np.ndarray,
+    view_mask: np.ndarray,
+    tile: np.ndarray,
+    tile_mask: np.ndarray,
+    relief: np.ndarray | None,
+    side: int,
 ) -> _Patches | None:
-    size, span = view.shape[0], PATCH + 2 * MARGIN
-    shifts, offsets = _by_relief(view_mask, relief)
+    """Patches of `side` cells, overlapping by half, and what each finds; None where fewer than four have ground."""
+    size, span, step = view.shape[0], side + 2 * MARGIN, side * STEP // PATCH
+    shifts, offsets = _by_relief(view_mask, relief, side, step)
     pad = MARGIN + int(np.abs(offsets).max())
     padded = np.pad(tile * tile_mask[..., None], ((pad, pad), (pad, pad), (0, 0)))
     padded_mask = np.pad(tile_mask, pad)
     corners, places, displaced = [], [], []
     for i, j in np.ndindex(offsets.shape[:2]):
-        row, col = i * STEP, j * STEP
+        row, col = i * step, j * step
         to_row, to_col = (int(v) + pad - MARGIN for v in (row + offsets[i, j, 0], col + offsets[i, j, 1]))
         if (
-            view_mask[row : row + PATCH, col : col + PATCH].mean() > 0.6
+            view_mask[row : row + side, col : col + side].mean() > 0.6
             and padded_mask[to_row : to_row + span, to_col : to_col + span].mean() > 0.6
         ):
             corners.append((row, col))
@@ -117,8 +124,8 @@ def _correlate_patches(
             displaced.append(shifts[i, j] - offsets[i, j])
     if len(corners) < _MIN_PATCHES:
         return None
-    template = np.stack([view[r : r + PATCH, c : c + PATCH] for r, c in corners])
-    weight = np.stack([view_mask[r : r + PATCH, c : c + PATCH] for r, c in corners])[..., None].astype(np.float32)
+    template = np.stack([view[r : r + side, c : c + side] for r, c in corners])
+    weight = np.stack([view_mask[r : r + side, c : c + side] for r, c in corners])[..., None].astype(np.float32)
     mean = (template * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
     template = (template - mean) * weight
     template /= np.sqrt((template**2).sum(axis=(1, 2, 3), keepdims=True) + 1e-6)
@@ -127,24 +134,24 @@ def _correlate_patches(
     left = np.fft.rfft2(template.transpose(0, 3, 1, 2), s=(span, span))
     right = np.fft.rfft2(search.transpose(0, 3, 1, 2), s=(span, span))
     product = np.einsum("pcuv,pcuv->puv", left.conj(), right)
-    scores = np.fft.irfft2(product, s=(span, span))[:, : 2 * MARGIN + 1, : 2 * MARGIN + 1] / PATCH
-    centres = np.array(corners, dtype=float) + (PATCH - 1) / 2 - (size - 1) / 2
+    scores = np.fft.irfft2(product, s=(span, span))[:, : 2 * MARGIN + 1, : 2 * MARGIN + 1] / side
+    centres = np.array(corners, dtype=float) + (side - 1) / 2 - (size - 1) / 2
     return _Patches(centres, scores.astype(np.float32), np.array(displaced))
 
 
-def _by_relief(view_mask: np.ndarray, relief: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _by_relief(view_mask: np.ndarray, relief: np.ndarray | None, side: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Each patch's mean shift by relief (n, n, 2) and, of it, the whole cells (n, n, 2) that its search is moved by.
 
     The coarse match, which put the view where it is, holds the mean shift of all that is seen: a search is moved by
     what a patch's own shift differs from that.
     """
-    count = (view_mask.shape[0] - PATCH) // STEP + 1
+    count = (view_mask.shape[0] - side) // step + 1
     shifts = np.zeros((count, count, 2))
     if relief is None or not view_mask.any():
         return shifts, np.zeros((count, count, 2), dtype=int)
     for i in range(count):
         for j in range(count):
-            patch = slice(i * STEP, i * STEP + PATCH), slice(j * STEP, j * STEP + PATCH)
+            patch = slice(i * step, i * step + side), slice(j * step, j * step + side)
             seen = view_mask[patch]
             if seen.any():
                 shifts[i, j] = relief[patch][seen].mean(axis=0)
