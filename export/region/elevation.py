@@ -27,10 +27,7 @@ from onboard.region.manifest import ElevationFacts
 FINEST_POST_M = 2.0  # finer than this no fix notices: what is matched are patches of 30 m and more
 FILL_M = 50.0  # posts without a height take one from their neighbours up to so far away, others stay unknown
 LEAST_COVER = 0.9  # of the imagery's area
-_PLAUSIBLE_M = (
-    -500.0,
-    9000.0,
-)  # heights of the Earth's land: what lies beyond is a void that the file does not declare
+_PLAUSIBLE_M = (-500.0, 9000.0)  # of the Earth's land: what lies beyond is a void that the file does not declare
 _METRES = ("", "m", "metre", "meter", "metres", "meters")
 _BLOCK = 1024  # posts
 _SHRINKS = 1.2  # a DEM this many times finer than the posts is averaged, else it is interpolated
