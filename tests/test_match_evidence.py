@@ -12,7 +12,7 @@ import pytest
 
 from onboard.errors import EngineError
 from onboard.match.evidence import Confidence, Logistic, confidence_path, read_confidence
-from onboard.match.locate import exclusive
+from onboard.match.ranking import exclusive
 from onboard.records import Fix
 
 

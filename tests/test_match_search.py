@@ -18,7 +18,7 @@ from onboard.match.correlate import (
     covered_boxes,
 )
 from onboard.match.heatmap import Heatmap, Mode
-from onboard.match.locate import rerank
+from onboard.match.ranking import rerank
 from onboard.match.retrieve import TileIndex, similarity_at
 from onboard.match.template import cell_mask, zero_mean
 from onboard.region.level import DETAIL_SCALE, Level

@@ -28,9 +28,10 @@ from onboard.match.correlate import (
 )
 from onboard.match.evidence import Confidence, Logistic
 from onboard.match.heatmap import Heatmap, Mode
+from onboard.match.ranking import exclusive, rerank
 from onboard.match.refine import Alignment, align
 from onboard.match.relief import ground_shift, in_cells, laid_on_ground, mean_shift, shift_of_match
-from onboard.match.retrieve import TileIndex, similarity_at
+from onboard.match.retrieve import TileIndex
 from onboard.match.template import cell_mask, zero_mean
 from onboard.match.witness import witnesses
 from onboard.records import Fix, Frame, GroundView, Reason, Rejected, Telemetry
@@ -350,41 +351,6 @@ class Locator:
 def _finite(embedded: Embeddings) -> bool:
     """A comparison with nan is false, and a doubt that compares lets it through: so it is asked first."""
     return all(bool(np.isfinite(part).all()) for part in (embedded.descriptors, embedded.detail, embedded.fine))
-
-
-def exclusive(fixes: list[Fix], distance_m: float) -> list[Fix]:
-    """Chances that know of each other: of places further apart than `distance_m` at most one is right.
-
-    The evidence of a fix speaks for it alone; four look-alikes at 0.99 each are a quarter each. Fixes of one
-    place (alignment may lead two modes to it) share that place's chance. Fixes come best first.
-    """
-    places: list[tuple[np.ndarray, float]] = []  # position, odds of the best fix there
-    of_place = []
-    for fix in fixes:
-        odds = fix.probability_right / max(1.0 - fix.probability_right, 1e-12)
-        near = [k for k, (at, _) in enumerate(places) if np.linalg.norm(fix.position_enu_m - at) < distance_m]
-        of_place.append(near[0] if near else len(places))
-        if not near:
-            places.append((fix.position_enu_m, odds))
-    total = sum(odds for _, odds in places)
-    shared = []
-    for fix, place in zip(fixes, of_place, strict=True):
-        odds = fix.probability_right / max(1.0 - fix.probability_right, 1e-12)
-        rivals = total - places[place][1]
-        shared.append(dataclasses.replace(fix, probability_right=odds / (1.0 + odds + rivals)))
-    return shared
-
-
-def rerank(modes: list[Mode], tiles: np.ndarray, similarities: np.ndarray) -> list[Mode]:
-    """UnifyGeo eq. 4: order by retrieval score plus the best matching score; by the latter alone without tiles."""
-    if not len(tiles) or not modes:
-        return modes
-    prior = similarity_at(np.stack([mode.position_enu_m for mode in modes]), tiles, similarities)
-    total = prior * _RETRIEVAL_WEIGHT + np.array([mode.score for mode in modes])
-    return [modes[i] for i in np.argsort(-total, kind="stable")]
-
-
-_RETRIEVAL_WEIGHT = 0.1  # 1 in the paper; here the descriptor only breaks near ties of the detail scores (not tuned)
 
 
 def _promising(
