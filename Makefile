@@ -112,7 +112,7 @@ RENDERED := 501:winter:130:30 502:spring:215:45
 CALIBRATE := riverside:2016:2020:chico long_beach:2018:2016:riverside chico:2018:2020:long_beach
 CALIBRATED := NAIP places held back from training (riverside 2020 over 2016, long_beach 2016 over 2018, chico 2020 over 2018, each also \
 over another city where nothing is right) and two rendered places in winter and spring, each also over the other
-FOOTPRINTS := 90:70:10 70:53:11 90:70:12
+FOOTPRINTS := 90:70:10 70:53:11 45:35:12
 
 runs/rendered/.done: | $(TEST)/.installed
 	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places 24 --views 45
@@ -148,6 +148,7 @@ calibration: $(TEST)/.installed
 
 TRIALS := runs/trials
 FLIGHTS := garfield chia brighton
+VIEWS := 2020 2018 oblique leaning elsewhere
 
 trials: $(TEST)/.installed
 	@set -e; mkdir -p $(TRIALS); for flight in $(FLIGHTS); do \
@@ -158,13 +159,15 @@ trials: $(TEST)/.installed
 	$(LEARN) map build $(DATA)/naip/claremont/*_2016.tif --out $(TRIALS)/map_claremont --force
 	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_2020
 	$(LEARN) trial views $(DATA)/naip/claremont/*_2018.tif --out $(TRIALS)/views_2018
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_oblique --tilt-deg 30 --footprint-m 60 46 --offset-m 8
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_leaning --attitude-error-deg 1
 	$(LEARN) trial views $(DATA)/naip/bishop/*.tif $(DATA)/naip/eureka/*.tif \
 		$(wordlist 1,60,$(sort $(wildcard $(DATA)/naip/riverside/*_2020.tif))) --out $(TRIALS)/views_elsewhere
-	@set -e; for views in 2020 2018 elsewhere; do \
+	@set -e; for views in $(VIEWS); do \
 		$(LEARN) replay $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --independent --out $(TRIALS)/$$views; done
 	@set -e; for views in 2020 2018; do for by in gradient sift; do \
 		$(LEARN) trial baseline $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --by $$by; done; done
-	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(TRIALS)/2020 $(TRIALS)/2018 $(TRIALS)/elsewhere
+	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(VIEWS:%=$(TRIALS)/%)
 
 # ---- recall over a large gallery: Claremont's views of another year among the chips of six cities, and quarter footprints
 

@@ -37,9 +37,8 @@ def dequantize(
     """Write the float32 model inside an INT8 one: the weights that fly, no rounding of activations."""
     from export.dequantize import float_model
     from export.facts import save_model
-    from export.rewrite import faster
 
-    print(f"model: {save_model(faster(float_model(model)), out)}")
+    print(f"model: {save_model(float_model(model), out)}")
 
 
 @app.command("quantize")

@@ -23,7 +23,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.compact import shorten_names, store_weights_in_bytes
+from export.compact import round_before_joining, shorten_names, store_weights_in_bytes
 from export.facts import facts_of, read_model, set_facts, sha256_of
 from export.rewrite import FRONT
 from onboard.errors import EngineError
@@ -145,6 +145,7 @@ def write_int8(
         quantized = onnx.load(beside)
         if target is Target.ONNXRUNTIME:
             store_weights_in_bytes(quantized)
+            round_before_joining(quantized)
         shorten_names(quantized)
         set_facts(quantized, {**facts, "precision": _PRECISION[target], "runtime": target.value})
         onnx.save(quantized, beside)

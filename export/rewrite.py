@@ -141,7 +141,7 @@ def _unit_norms_last(proto: onnx.ModelProto) -> None:
         epsilon = next(v for v in (_constant(proto, name) for name in floor.input) if v is not None)
         g = _Graph(f"unit/{output}")
         last = g.node("Transpose", "last", division.input[0], perm=[0, 2, 3, 1])
-        total = g.node("ReduceSum", "total", g.node("Mul", "square", last, last), g.constant("axis", [3]), keepdims=1)
+        total = g.node("ReduceSumSquare", "total", last, g.constant("axis", [3]), keepdims=1)
         norm = g.node("Sqrt", "norm", g.node("Add", "floor", total, g.constant("epsilon", epsilon)))
         g.nodes.append(helper.make_node("Div", [last, norm], [output], f"unit/{output}/unit"))
         index = list(proto.graph.node).index(turn)

@@ -27,6 +27,7 @@ class RectifyConfig:
     max_off_nadir_deg: float = 55.0  # ground seen more obliquely than this is left out
     min_footprint_m: float = 30.0  # side of a square as large as the ground seen
     max_telemetry_age_ms: float = 250.0
+    height_from_map: bool = True  # heights above home become heights above ground by the map's, where it has any
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class SearchConfig:
     height_step: float = 0.08
     unknown_heading_step_deg: float = 10.0
     max_blocks: int = 256  # blocks of the detail raster that one frame may look at when lost
-    spectra_cache_mb: float = 64.0  # memory for what the search of the whole map would compute again each time
+    spectra_cache_mb: float = 32.0  # memory for what the search of the whole map would compute again each time
     candidates: int = 20
     start_radius_m: float = 150.0  # round a given start position; grows with the time since
     tracking_radius_sigma: float = 4.0
@@ -69,12 +70,29 @@ class TrackConfig:
     lean_sigma_deg: float = 1.0  # of the vehicle's attitude when nothing is known of its error yet
     fix_bias_m: float = 1.5  # of fixes on one kind of ground together (shadows, relief), where the lean is estimated
     fix_bias_length_m: float = 30.0  # flown, after which it is another one
+    odometry_scale_sigma: float = 0.05  # by what share visual odometry is too long, as the height told is too large
+    odometry_heading_sigma_deg: float = 2.0  # by what it is turned, as the heading told
     max_speed_mps: float = 40.0  # where no velocity is known
     gate_chi2: float = 13.8  # 99.9 % of two dimensions
     acquire_fixes: int = 3  # fixes that must agree before the first is published
     acquire_window_s: float = 10.0
     coast_s: float = 10.0  # the longest that an estimate may live on motion alone
+    hold_s: float = 60.0  # and, before that, on visual odometry without a fix
     max_position_sigma_m: float = 30.0
+
+
+@dataclass(frozen=True)
+class OdometryConfig:
+    """How frames are compared with each other, where the vehicle has no velocity that may be believed."""
+
+    enabled: bool = True
+    min_height_m: float = 2.0
+    max_gap_s: float = 2.0  # between two frames that are compared
+    picture_sigma_px: float = (
+        0.1  # of a shift between two views, in pixels of a view that is as wide as the ground seen
+    )
+    attitude_sigma_deg: float = 0.12  # by which the attitudes of two frames err differently
+    timing_sigma_ms: float = 10.0  # by which frames and attitudes do not belong together, where the vehicle leans over
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ class LinkConfig:
     system_id: int = 1  # the vehicle's; 0: of the first autopilot that is heard
     rate_hz: float = 10.0  # of the messages; below 4 Hz ArduPilot calls the source unhealthy
     latency_ms: float = 150.0  # every message tells of a moment so long ago: what VISO_DELAY_MS is set to
-    silent_after_s: float = 5.0  # since the last real fix; nothing is told then
+    silent_after_s: float = 5.0  # since a fix or visual odometry last held the position; nothing is told then
     correlation_s: float = 2.0  # errors of fixes last so long: the vehicle must not average messages that share them
     gyro_filter_hz: float = 20.0  # the vehicle's low-pass (INS_GYRO_FILTER): by its delay the rates told are too old
     signing_key_file: str = ""  # empty: unsigned
@@ -129,6 +147,7 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     fix: FixConfig = field(default_factory=FixConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
+    odometry: OdometryConfig = field(default_factory=OdometryConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
 

@@ -5,6 +5,7 @@ frame, telemetry -> ground views -> embeddings -> candidates -> heatmap -> fix -
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -13,12 +14,14 @@ import numpy as np
 from onboard.camera import CameraModel
 from onboard.config import Config
 from onboard.engine import Engine
+from onboard.height import HeightByMap
 from onboard.match.evidence import Confidence
 from onboard.match.heatmap import Heatmap
 from onboard.match.locate import Located, Locator, Search, Stopwatch
-from onboard.records import Estimate, Fix, Frame, Reason, Rejected, State, Step, Telemetry
+from onboard.records import Estimate, Fix, Frame, HeightReference, Reason, Rejected, State, Step, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import RegionMap
+from onboard.track.odometry import Moved, VisualOdometry
 from onboard.track.tracker import Tracker
 
 
@@ -44,6 +47,8 @@ class Localizer:
         self.rectifier = Rectifier(camera, body_from_camera, engine.facts.view_px, config.rectify)
         self.locator = Locator(region, engine, self.rectifier, confidence, config)
         self.tracker = Tracker(config, confidence.tilt_sigma_deg)
+        self.heights = HeightByMap(region, config)
+        self.odometry = VisualOdometry(self.rectifier, config.odometry)
         self.independent, self._start_enu_m = independent, start_enu_m
         self._began_ns: int | None = None
         self._last_ns: int | None = None
@@ -55,30 +60,81 @@ class Localizer:
         watch = Stopwatch()
         began = time.perf_counter()
         self.heatmap = None
-        velocity = None
-        if isinstance(telemetry, Telemetry) and telemetry.velocity_ned_mps is not None:
-            velocity = np.array([telemetry.velocity_ned_mps[1], telemetry.velocity_ned_mps[0]])
-            velocity = velocity if np.isfinite(velocity).all() else None
+        told = telemetry
+        telemetry, height_error = self._above_ground(told, captured_at_ns)
+        said = telemetry if isinstance(telemetry, Telemetry) else None
+        velocity = _velocity(said)
         reason = self._check(frame, telemetry, captured_at_ns)
         if reason is Reason.STALE_FRAME:  # its time is not to be trusted: nothing moves
             return self._step(captured_at_ns, source, None, reason, None, watch, began)
         if not self.independent:
-            said = telemetry if isinstance(telemetry, Telemetry) else None
+            moved = self._moved(frame, said, velocity, reason, watch)
+            if velocity is None and moved is not None:
+                velocity = self.tracker.true_motion(moved).enu_mps
             self.tracker.predict(captured_at_ns, velocity, said)
+            if moved is not None:
+                self.tracker.moved(moved)
         if reason is not None:
             self._no_fix(reason)
-            return self._step(captured_at_ns, source, self._estimate(telemetry, None), reason, None, watch, began)
+            self._mark(captured_at_ns)
+            return self._step(captured_at_ns, source, self._estimate(told, None), reason, None, watch, began)
         assert frame is not None
+        assert isinstance(told, Telemetry)
         assert isinstance(telemetry, Telemetry)
 
         self._began_ns = captured_at_ns if self._began_ns is None else self._began_ns
-        found = self.locator.locate(frame, telemetry, self._search(telemetry, captured_at_ns), watch)
+        found = self.locator.locate(frame, telemetry, self._search(telemetry, captured_at_ns, height_error), watch)
+        if height_error is not None and isinstance(found, Located):
+            found = self._agreeing(found, told, telemetry)
         self.heatmap = found.heatmap if isinstance(found, Located) else None
         if self.independent:
-            estimate, reason = self._alone(found, telemetry)
+            estimate, reason = self._alone(found, told)
         else:
-            estimate, reason = self._follow(found, telemetry, velocity)
+            estimate, reason = self._follow(found, told, telemetry, velocity)
+            self._mark(captured_at_ns)
         return self._step(captured_at_ns, source, estimate, reason, found, watch, began)
+
+    def _above_ground(self, told: Telemetry | Reason, at_ns: int) -> tuple[Telemetry | Reason, float | None]:
+        """Telemetry with the height above ground where the vehicle should be by now (see `onboard.height`).
+
+        Where it may be anywhere: also the share by which that height may be off, None where the config's holds.
+        """
+        if isinstance(told, Reason):
+            return told, None
+        belief = None if self.independent else self.tracker.filter
+        if belief is None:
+            return self.heights.somewhere(told, *self._area(at_ns))
+        ahead_s = (at_ns - belief.valid_at_ns) * 1e-9
+        return self.heights.here(told, belief.state[:2] + belief.state[2:4] * ahead_s), None
+
+    def _agreeing(self, found: Located, told: Telemetry, searched: Telemetry) -> Located | Rejected:
+        fixes = self.heights.agreeing(found.fixes, told, searched)
+        if not fixes:
+            return Rejected(searched.captured_at_ns, Reason.NO_CANDIDATE, detail="none at the height of its ground")
+        return dataclasses.replace(found, fixes=fixes)
+
+    def _moved(
+        self,
+        frame: Frame | None,
+        telemetry: Telemetry | None,
+        velocity: np.ndarray | None,
+        reason: Reason | None,
+        watch: Stopwatch,
+    ) -> Moved | None:
+        """What the picture says of the way since the last one, where that is worth its time. Pictures from too low for
+        the map will do; a camera that is frozen stands still for ever."""
+        if not self.config.odometry.enabled or not self.tracker.wants_odometry(velocity is not None):
+            return None
+        if reason not in (None, Reason.HEIGHT_OUT_OF_RANGE):
+            return None
+        watch.start()
+        moved = self.odometry.step(frame, telemetry)
+        watch.lap("odometry")
+        return moved
+
+    def _mark(self, at_ns: int) -> None:
+        if self.odometry.last_ns == at_ns:
+            self.tracker.mark()
 
     def _check(self, frame: Frame | None, telemetry: Telemetry | Reason, captured_at_ns: int) -> Reason | None:
         if not self.independent:
@@ -96,7 +152,7 @@ class Localizer:
             return telemetry
         return self.rectifier.check(frame, telemetry)
 
-    def _search(self, telemetry: Telemetry, at_ns: int) -> Search:
+    def _search(self, telemetry: Telemetry, at_ns: int, height_error: float | None = None) -> Search:
         """Where and under which headings and heights to look."""
         tracker, settings = self.tracker, self.config.search
         if tracker.filter is not None and not self.independent:
@@ -105,23 +161,30 @@ class Localizer:
                 settings.tracking_radius_min_m, settings.tracking_radius_sigma * tracker.filter.position_sigma_m
             )
             return Search(self._near_hypotheses(telemetry), position, radius, refined=2, local=True)
-        everywhere = self.hypotheses(telemetry)
-        if self._start_enu_m is not None and not self.independent:
-            elapsed = (at_ns - (self._began_ns or at_ns)) * 1e-9
-            radius = settings.start_radius_m + self.config.track.max_speed_mps * elapsed
-            return Search(everywhere, self._start_enu_m, radius)
-        return Search(everywhere)
+        return Search(self.hypotheses(telemetry, height_error), *self._area(at_ns))
 
-    def hypotheses(self, telemetry: Telemetry) -> list[tuple[float, float]]:
-        """A grid over what heading and height may be wrong by; all headings where none is known."""
+    def _area(self, at_ns: int) -> tuple[np.ndarray | None, float]:
+        """Where a vehicle that is lost may be: a centre (2,) and a radius in metres; everywhere without a centre."""
+        if self._start_enu_m is None or self.independent:
+            return None, math.inf
+        elapsed = (at_ns - (self._began_ns or at_ns)) * 1e-9
+        return self._start_enu_m, self.config.search.start_radius_m + self.config.track.max_speed_mps * elapsed
+
+    def hypotheses(self, telemetry: Telemetry, height_error: float | None = None) -> list[tuple[float, float]]:
+        """A grid over what heading and height may be wrong by; all headings where none is known.
+
+        `height_error` is the share by which the height may be off, if it is not the config's.
+        """
         s = self.config.search
+        height_error = s.height_error if height_error is None else height_error
         if telemetry.heading_known:
             turns = _grid(math.radians(s.heading_error_deg), math.radians(s.heading_step_deg))
-            scales = [1 + v for v in _grid(s.height_error, s.height_step)]
+            scales = [1 + v for v in _grid(height_error, s.height_step)]
         else:
             count = round(360 / s.unknown_heading_step_deg)
             turns = [2 * math.pi * k / count for k in range(count)]
-            scales = [1 - s.height_error / 2, 1 + s.height_error / 2]
+            pairs = max(1, math.ceil(height_error / s.height_error - 1e-9)) if s.height_error > 0 else 1
+            scales = [1 + (k + 0.5) * s.height_error for k in range(-pairs, pairs)]
         return [(turn, scale) for turn in turns for scale in scales]
 
     def _near_hypotheses(self, telemetry: Telemetry) -> list[tuple[float, float]]:
@@ -135,7 +198,7 @@ class Localizer:
             turns = [step * k for k in range(-4, 5)]  # it may have turned since the last frame
         return [(tracker.heading_offset_rad + t, tracker.height_scale * k) for t in turns for k in scales]
 
-    def _alone(self, found: Located | Rejected, telemetry: Telemetry) -> tuple[Estimate | None, Reason | None]:
+    def _alone(self, found: Located | Rejected, told: Telemetry) -> tuple[Estimate | None, Reason | None]:
         if isinstance(found, Rejected):
             return None, found.reason
         best = found.fixes[0]
@@ -151,27 +214,28 @@ class Localizer:
                 np.full(2, np.nan),
                 covariance,
                 best.heading_rad,
-                telemetry.height_above_ground_m,
+                self.heights.here(told, best.position_enu_m).height_above_ground_m,
                 best.probability_right,
+                _above_home_m(told),
             ),
             None,
         )
 
     def _follow(
-        self, found: Located | Rejected, telemetry: Telemetry, velocity: np.ndarray | None
+        self, found: Located | Rejected, told: Telemetry, telemetry: Telemetry, velocity: np.ndarray | None
     ) -> tuple[Estimate | None, Reason | None]:
         tracker = self.tracker
         fixes = () if isinstance(found, Rejected) else found.fixes
         best = fixes[0] if fixes else None
         if tracker.filter is None:
             at_ns = found.captured_at_ns if isinstance(found, Rejected) else found.fixes[0].captured_at_ns
-            reason = tracker.acquire(at_ns, fixes, velocity)
+            reason = tracker.acquire(at_ns, fixes, velocity, self.rectifier.ground_side_m(telemetry))
             if isinstance(found, Rejected) and reason is Reason.NO_CANDIDATE:
                 reason = found.reason
         else:
             why = found.reason if isinstance(found, Rejected) else self._doubt(fixes[0], whole=False)
             reason = tracker.update(best, why)
-        return self._estimate(telemetry, best if reason is None else None), reason
+        return self._estimate(told, best if reason is None else None), reason
 
     def _doubt(self, fix: Fix, whole: bool) -> Reason | None:
         """Why a fix is not to be believed on its own evidence."""
@@ -185,16 +249,19 @@ class Localizer:
         if not self.independent and self.tracker.filter is not None:
             self.tracker.update(None, reason)
 
-    def _estimate(self, telemetry: Telemetry | Reason, fix: Fix | None) -> Estimate | None:
+    def _estimate(self, told: Telemetry | Reason, fix: Fix | None) -> Estimate | None:
         """The tracker's, if any and if the height that goes with it is known."""
         if (
             self.independent
-            or not isinstance(telemetry, Telemetry)
-            or not math.isfinite(telemetry.height_above_ground_m)
+            or self.tracker.filter is None
+            or not isinstance(told, Telemetry)
+            or not math.isfinite(told.height_above_ground_m)
         ):
             return None
+        telemetry = self.heights.here(told, self.tracker.filter.state[:2])
         tilt_m = telemetry.height_above_ground_m * math.radians(self.confidence.tilt_sigma_deg)
-        return self.tracker.estimate(telemetry, fix, self.confidence.floor_m, tilt_m)
+        estimate = self.tracker.estimate(telemetry, fix, self.confidence.floor_m, tilt_m)
+        return None if estimate is None else dataclasses.replace(estimate, height_above_home_m=_above_home_m(told))
 
     def _step(
         self,
@@ -214,7 +281,19 @@ class Localizer:
         watch.ms["track"] = max(0.0, 1e3 * (time.perf_counter() - began) - accounted)
         detail = found.detail if isinstance(found, Rejected) else ""
         best = None if fix is None else fix.position_enu_m
-        return Step(at_ns, source, state, estimate, reason, best, fix, watch.ms, detail)
+        return Step(at_ns, source, state, estimate, reason, best, fix, watch.ms, detail, self.tracker.held)
+
+
+def _velocity(telemetry: Telemetry | None) -> np.ndarray | None:
+    """The vehicle's own (2,), east and north; None where it tells none."""
+    if telemetry is None or telemetry.velocity_ned_mps is None:
+        return None
+    velocity = np.array([telemetry.velocity_ned_mps[1], telemetry.velocity_ned_mps[0]])
+    return velocity if np.isfinite(velocity).all() else None
+
+
+def _above_home_m(told: Telemetry) -> float | None:
+    return told.height_above_ground_m if told.height_reference is HeightReference.HOME else None
 
 
 def _grid(reach: float, step: float) -> list[float]:

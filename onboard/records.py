@@ -45,6 +45,13 @@ class Reason(str, Enum):
     ACQUIRING = "acquiring"
 
 
+class HeightReference(str, Enum):
+    """What a vehicle's height is counted from."""
+
+    GROUND = "ground"  # right below it
+    HOME = "home"  # as high as the ground at home: autopilots without a rangefinder
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One camera image. `image_bgr` is uint8 (H, W, 3), row-major, as OpenCV decodes it."""
@@ -74,6 +81,8 @@ class Telemetry:
     `attitude_quat_wxyz` is ned_from_body of the vehicle's body (x forward, y right, z down). Where
     `heading_known` is false its yaw means nothing and is searched. `velocity_ned_mps` is (3,) or None.
     `inertia` is there where the vehicle's IMU is heard.
+    `height_above_ground_m` is above the ground only as far as `height_reference` says; `home_deg` is the latitude and
+    longitude of the ground that a height above home is counted from, None where that is not known (`onboard.height`).
     """
 
     captured_at_ns: int
@@ -82,6 +91,8 @@ class Telemetry:
     heading_known: bool = True
     velocity_ned_mps: tuple[float, float, float] | None = None
     inertia: Inertia | None = None
+    height_reference: HeightReference = HeightReference.GROUND
+    home_deg: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +149,8 @@ class Estimate:
     """What is told to the flight controller, valid at `valid_at_ns`.
 
     `position_enu_m` (2,), `velocity_enu_mps` (2,), `covariance` (4, 4) of east, north, v_east, v_north
-    in m and m/s. `height_above_ground_m` is carried from the telemetry.
+    in m and m/s. `height_above_ground_m` is the telemetry's; of one above home, that above the ground at the
+    position, by the map's heights. `height_above_home_m` is as it was told, where it was told so.
     `heading_rad` is measured from the map (nan where it was not).
     """
 
@@ -149,11 +161,20 @@ class Estimate:
     heading_rad: float
     height_above_ground_m: float
     probability_right: float
+    height_above_home_m: float | None = None
+
+    @property
+    def told_height_m(self) -> float:
+        """The height to tell the vehicle, which is as it told it: the map's ground is none of its estimator's."""
+        return self.height_above_ground_m if self.height_above_home_m is None else self.height_above_home_m
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """All that one call of `Localizer.step` has to say. `estimate` is set exactly when it is published."""
+    """All that one call of `Localizer.step` has to say. `estimate` is set exactly when it is published.
+
+    `held`: pictures held the position here, by the map (`reason` is None then) or by each other (visual odometry).
+    """
 
     captured_at_ns: int
     source: str
@@ -164,6 +185,7 @@ class Step:
     fix: Fix | None
     stage_ms: Mapping[str, float]
     detail: str = ""
+    held: bool = False
 
     @property
     def published(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from onboard.records import Inertia, Reason, Telemetry
+from onboard.records import HeightReference, Inertia, Reason, Telemetry
 
 Quaternion = tuple[float, float, float, float]
 T = TypeVar("T")
@@ -26,6 +26,12 @@ _NORM_TOLERANCE = 0.1  # a quaternion further from length 1 is no rotation; driv
 class _Attitude(NamedTuple):
     quat_wxyz: Quaternion
     heading_known: bool
+
+
+class _Height(NamedTuple):
+    metres: float
+    reference: HeightReference
+    home_deg: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class TelemetryBuffer:
     def __init__(self, max_age_ns: int) -> None:
         self.max_age_ns = max_age_ns
         self._attitude: _Series[_Attitude] = _Series()
-        self._height: _Series[float] = _Series()
+        self._height: _Series[_Height] = _Series()
         self._velocity: _Series[tuple[float, ...]] = _Series()
         self._inertia: _Series[Inertia] = _Series()
 
@@ -94,8 +100,15 @@ class TelemetryBuffer:
         """ned_from_body (forward, right, down) as a unit quaternion; NaN and zeros are kept, and reported."""
         self._attitude.add(t_ns, _Attitude(quat_wxyz, heading_known))
 
-    def add_height(self, t_ns: int, height_above_ground_m: float) -> None:
-        self._height.add(t_ns, height_above_ground_m)
+    def add_height(
+        self,
+        t_ns: int,
+        height_m: float,
+        reference: HeightReference = HeightReference.GROUND,
+        home_deg: tuple[float, float] | None = None,
+    ) -> None:
+        """Above `reference`; `home_deg` is the latitude and longitude of home at that time, where known."""
+        self._height.add(t_ns, _Height(height_m, reference, home_deg))
 
     def add_velocity(self, t_ns: int, velocity_ned_mps: Sequence[float]) -> None:
         self._velocity.add(t_ns, tuple(velocity_ned_mps))
@@ -122,7 +135,9 @@ class TelemetryBuffer:
         height = self._height.around(captured_at_ns, self.max_age_ns)
         if height is None:
             return Reason.NO_HEIGHT
-        height_m = _lerp(height.older, height.newer, height.share)
+        older, newer = height.older, height.newer
+        alike = older[1:] == newer[1:]  # between heights over different ground lies neither: the older one is held
+        height_m = _lerp(older.metres, newer.metres, height.share) if alike else older.metres
         if not math.isfinite(height_m):
             return Reason.NO_HEIGHT
         return Telemetry(
@@ -132,6 +147,8 @@ class TelemetryBuffer:
             attitude.older.heading_known and attitude.newer.heading_known,
             self._velocity_at(captured_at_ns),
             self._inertia_at(captured_at_ns),
+            older.reference,
+            older.home_deg,
         )
 
     def _velocity_at(self, t_ns: int) -> tuple[float, float, float] | None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from onboard.bench.cli import bench
 from onboard.bench.flight import HEIGHT, WIDTH, bench_camera, fly, start_of
 from onboard.bench.machine import describe_machine
-from onboard.bench.memory import growth, read_memory
+from onboard.bench.memory import forget_peak, growth, read_memory
 from onboard.bench.roofline import DEVICES, Work, frame_work, least_ms, network_work
 from onboard.bench.run import Spread, measure_models, open_all
 from onboard.engine import SHIPPED_MODEL, Engine
@@ -55,6 +55,21 @@ def test_memory_is_read_as_the_kernel_counts_it(tmp_path: Path) -> None:
     assert math.isnan(read_memory(tmp_path / "absent").now_mb)
 
 
+def test_a_peak_that_was_forgotten_is_that_of_what_follows(tmp_path: Path) -> None:
+    forget_peak(tmp_path / "absent" / "clear_refs")  # a system without it: nothing happens
+    clear = tmp_path / "clear_refs"
+    clear.touch()
+    forget_peak(clear)
+    assert clear.read_text() == "5"
+    if math.isnan(read_memory().peak_mb):
+        pytest.skip("no /proc/self/status here")
+    held = np.ones(30_000_000, np.uint8)
+    before = read_memory().peak_mb
+    del held
+    forget_peak()
+    assert read_memory().peak_mb < before - 20
+
+
 def test_a_leak_grows_and_a_filled_cache_or_a_spike_does_not() -> None:
     leak = growth([100 + 0.01 * k for k in range(1000)])
     assert leak.mb_per_1000_frames == pytest.approx(10.0)
@@ -67,6 +82,9 @@ def test_a_leak_grows_and_a_filled_cache_or_a_spike_does_not() -> None:
 
 def test_a_run_too_short_says_nothing_of_growth() -> None:
     assert math.isnan(growth([1.0, 2.0]).mb_per_1000_frames)
+    short = growth([100.0 + k for k in range(60)])
+    assert math.isnan(short.mb_per_1000_frames)
+    assert short.at_end_mb > short.after_warm_up_mb
     assert math.isnan(growth([]).at_end_mb)
 
 
@@ -159,18 +177,24 @@ def test_pages_of_the_map_that_were_looked_at_are_given_back(shipped_map: Region
 def test_the_bench_writes_all_that_it_shows(shipped_map: RegionMap, tmp_path: Path) -> None:
     app = Typer(pretty_exceptions_enable=False)
     app.command()(bench)
-    arguments = ["--map", str(shipped_map.path), "--frames", "8", "--lost-frames", "4", "--rounds", "1"]
-    run = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")], catch_exceptions=False)
+    arguments = ["--map", str(shipped_map.path), "--frames", "8", "--lost-frames", "4", "--turned-frames", "1"]
+    run = CliRunner().invoke(app, [*arguments, "--rounds", "1", "--out", str(tmp_path / "out")], catch_exceptions=False)
     assert run.exit_code == 0
     assert "ESTIMATE" in run.output
     result = json.loads((tmp_path / "out" / "bench.json").read_text())
-    assert [row["mode"] for row in result["frames"]] == ["tracking", "lost"]
+    modes = ["tracking", "lost", "lost, heading unknown"]
+    assert [row["mode"] for row in result["frames"]] == modes
+    assert [row["total"]["count"] for row in result["frames"]] == [8, 4, 1]
+    assert list(result["memory"]["modes"]) == modes
+    assert all(held["peak_mb"] >= held["now_mb"] > 50 for held in result["memory"]["modes"].values())
+    assert all(line in run.output for line in ("memory of the process", *modes))
     assert {"rectify", "embed", "correlate", "refine"} <= set(result["frames"][0]["stages"])
     assert result["frames"][0]["published"] > 0
     assert result["frames"][0]["median_error_m"] < 5
     assert result["map"]["bytes"] > 0
     assert result["memory"]["growth"]["frames"] == 8
-    assert "MB per 1000 frames" in run.output
+    assert result["memory"]["growth"]["mb_per_1000_frames"] is None, "eight frames say nothing of it"
+    assert "too few to tell growth" in run.output
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bench.json"]
 
 

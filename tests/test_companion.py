@@ -41,6 +41,8 @@ class Bench:
         connection = Connection(self.transport, vehicle_system=system, clock_s=lambda: self.clock.now_ns / S)
         self.companion = Companion(connection, self.config, self.map_frame)
         self.sees, self.error_east_m, self.took_ms = sees, 0.0, 100.0
+        self.reason: Reason | None = None
+        self.held = False  # by pictures, where the map shows nothing for that reason
         self._captured_ns = self.start_ns
 
     def run(self, seconds: float) -> LinkStatus:
@@ -64,7 +66,8 @@ class Bench:
         north, east = self.vehicle.track.at((at_ns - self.start_ns) / S)[2:]
         covariance = np.diag([4.0, 4.0, 0.2, 0.2])
         estimate = Estimate(at_ns, where, np.array([east, north]), covariance, math.nan, 100.0, 0.99)
-        return Step(at_ns, "", State.TRACKING, estimate, None, None, None, {})
+        state = State.TRACKING if self.reason is None else State.COASTING
+        return Step(at_ns, "", state, estimate, self.reason, None, None, {}, held=self.held)
 
     @property
     def texts(self) -> list[str]:
@@ -182,6 +185,19 @@ def test_a_localizer_that_says_nothing_more_is_coasted_to_the_limit_and_no_furth
     assert bench.companion.status(bench.clock.now_ns).telling
     status = bench.run(3)
     assert status.silence == Silence.OLD_FIX.value
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_an_estimate_without_a_fix_is_told_for_as_long_as_pictures_hold_it(held: bool) -> None:
+    bench = Bench()
+    bench.run(20)
+    bench.reason, bench.held = Reason.WEAK_MATCH, held
+    status = bench.run(15)  # three times as long as motion alone
+    assert status.telling == held
+    bench.held = False  # the pictures end too
+    bench.run(4)
+    assert bench.companion.status(bench.clock.now_ns).telling == held
+    assert bench.run(3).silence == Silence.OLD_FIX.value
 
 
 def test_a_vehicle_that_falls_silent_is_told_nothing_more() -> None:

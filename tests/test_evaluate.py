@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from onboard.errors import ConfigError, EngineError, PilotageError
 from training.benchmarks.base import Benchmark
 from training.benchmarks.opening import open_benchmark
+from training.data.weather import STYLES, degrade
 from training.evaluation.describer import Match, Seen, open_describer
 from training.evaluation.onnx import OnnxDescriber, correlate
 from training.evaluation.run import Options, evaluate, take
 from training.evaluation.table import drop, print_results, with_mean, write_json
-from training.evaluation.weather import STYLES, degrade
 
 
 class Colours:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toy_world
 
-from onboard.engine import Embeddings, open_engine
+from onboard.engine import SHIPPED_MODEL, Embeddings, open_engine
 from onboard.errors import EngineError
 
 torch = pytest.importorskip("torch")
@@ -17,7 +17,13 @@ pytest.importorskip("onnxscript")
 
 import dataclasses  # noqa: E402
 
+import onnxruntime  # noqa: E402
+from onnx import helper, numpy_helper  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
 from export import onnx as exporter  # noqa: E402
+from export.cli import app as export_app  # noqa: E402
+from export.compact import round_before_joining, store_weights_in_bytes  # noqa: E402
 from export.dequantize import float_model  # noqa: E402
 from export.facts import read_model, save_model, sha256_of  # noqa: E402
 from export.half import half_model  # noqa: E402
@@ -217,6 +223,64 @@ def test_dequantizing_gives_back_what_int8_rounds(exported: Path, int8: Path, tm
     assert min(cosines(parent, back)) > min(cosines(parent, small))
     with pytest.raises(EngineError, match="nothing to dequantize"):
         float_model(exported)
+
+
+def test_the_shipped_model_is_dequantized_by_the_command(tmp_path: Path) -> None:
+    out = tmp_path / "whole.onnx"
+    run = CliRunner().invoke(export_app, ["dequantize", str(SHIPPED_MODEL), "--out", str(out)], catch_exceptions=False)
+    assert run.exit_code == 0
+    n = open_engine(SHIPPED_MODEL).facts.view_px
+    images, masks = np.random.default_rng(1).integers(0, 256, (1, n, n, 3), dtype=np.uint8), np.ones((1, n, n), bool)
+    small, whole = (open_engine(path).embed(images, masks) for path in (SHIPPED_MODEL, out))
+    assert min(cosines(small, whole)) > 0.99
+
+
+def test_weights_kept_in_bytes_multiply_as_floats() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(64, 48)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("MatMul", ["x", "w"], ["z"])]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 5, 64])
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 5, 48]) for name in "yz"]
+    graph = helper.make_graph(nodes, "g", [x], ports, [numpy_helper.from_array(weights, "w")])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    store_weights_in_bytes(proto)
+    onnx.checker.check_model(proto)
+    assert sum(tensor.ByteSize() for tensor in proto.graph.initializer) < 1.3 * weights.size
+    producers = {name: node for node in proto.graph.node for name in node.output}
+    sources = [producers[node.input[1]].op_type for node in proto.graph.node if node.op_type == "MatMul"]
+    assert sources == ["Transpose"] * 2, "straight from a DequantizeLinear a slower product would be made of it"
+    value = rng.normal(size=(1, 5, 64)).astype(np.float32)
+    for found in onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": value}):
+        np.testing.assert_allclose(found, value @ weights, atol=0.01 * np.abs(value @ weights).max())
+
+
+def test_what_is_joined_is_rounded_before(int8: Path) -> None:
+    graph = onnx.load(int8).graph
+    producers = {name: node for node in graph.node for name in node.output}
+    [joined] = [node for node in graph.node if node.op_type == "Concat" and node.name.startswith(FRONT)]
+    assert {producers[name].op_type for name in joined.input} == {"QuantizeLinear"}
+    assert len({(*producers[name].input[1:],) for name in joined.input}) == 1, "all by one scale"
+    [after] = [node for node in graph.node if joined.output[0] in node.input]
+    assert after.op_type == "DequantizeLinear"
+
+
+def test_rounding_before_joining_changes_no_number() -> None:
+    x = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 3]) for name in "ab"]
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, [2, 9])
+    nodes = [
+        helper.make_node("Concat", ["a", "b", "b"], ["joined"], axis=1),
+        helper.make_node("QuantizeLinear", ["joined", "scale", "zero"], ["y"]),
+    ]
+    constants = [numpy_helper.from_array(np.float32(0.02), "scale"), numpy_helper.from_array(np.uint8(9), "zero")]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", x, [y], constants), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    )
+    feed = dict(zip("ab", np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32), strict=True))
+    wanted = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, feed)[0]
+    round_before_joining(proto)
+    onnx.checker.check_model(proto)
+    assert [node.op_type for node in proto.graph.node].count("QuantizeLinear") == 2
+    np.testing.assert_array_equal(onnxruntime.InferenceSession(proto.SerializeToString()).run(None, feed)[0], wanted)
 
 
 def test_half_precision_keeps_norms_whole_and_outputs_alike(exported: Path, tmp_path: Path) -> None:

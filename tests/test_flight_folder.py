@@ -14,8 +14,9 @@ from toy_flight import CAMERA, MS, START_NS, angles_deg, picture, told_in_one_li
 
 from onboard.errors import CameraError, FlightError
 from onboard.flight import Topics, Truth, open_flight
+from onboard.flight.folder import HOME_COLUMNS
 from onboard.frames import BODY_FROM_CAMERA_DOWN
-from onboard.records import Reason, Telemetry
+from onboard.records import HeightReference, Reason, Telemetry
 
 
 @pytest.fixture
@@ -132,6 +133,33 @@ def test_a_number_that_is_none_names_file_line_and_column(folder: Path) -> None:
     with pytest.raises(FlightError) as raised:
         open_flight(folder)
     told_in_one_line(raised, "frames.csv, line 3, column pitch_deg: 'level'")
+
+
+def test_a_height_may_be_told_above_home_instead(folder: Path) -> None:
+    header = [name for name in HEADER if name != "height_above_ground_m"] + list(HOME_COLUMNS)
+    row = [0, 0, 0, 10.0, 20.0, "", ""]
+    heights = [(70, 10.5, 20.5), (71, "", ""), ("", 10.5, 20.5)]
+    rows = [[f"photos/{i}.png", START_NS + i * MS, *row, *height] for i, height in enumerate(heights)]
+    write_table(folder, rows, header)
+    first, second, third = (item.telemetry for item in open_flight(folder).items())
+    assert isinstance(first, Telemetry)
+    assert isinstance(second, Telemetry)
+    above = HeightReference.HOME
+    assert (first.height_above_ground_m, first.height_reference, first.home_deg) == (70, above, (10.5, 20.5))
+    assert (second.height_above_ground_m, second.height_reference, second.home_deg) == (71, above, None)
+    assert third is Reason.NO_HEIGHT
+    write_table(folder, [[*rows[0][:-1], 200.5]], header)
+    with pytest.raises(FlightError, match="column home_longitude_deg") as raised:
+        open_flight(folder)
+    told_in_one_line(raised, "200.5")
+
+
+def test_a_height_above_ground_goes_before_one_above_home(folder: Path) -> None:
+    row = ["photos/0.png", START_NS, 0, 0, 0, 60, 10.0, 20.0, "", "", 70, 10.5, 20.5]
+    write_table(folder, [row], [*HEADER, *HOME_COLUMNS])
+    told = next(iter(open_flight(folder).items())).telemetry
+    assert isinstance(told, Telemetry)
+    assert (told.height_above_ground_m, told.height_reference, told.home_deg) == (60, HeightReference.GROUND, None)
 
 
 def test_a_time_that_is_no_whole_number_is_refused(folder: Path) -> None:

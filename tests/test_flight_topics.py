@@ -15,6 +15,7 @@ from toy_bag import (
     FACING_NORTH_ENU,
     FIX,
     HEIGHT,
+    HOME_KIND,
     IMAGE,
     IMU,
     MORE,
@@ -27,7 +28,9 @@ from toy_bag import (
     message,
     odometry,
     pose,
+    quaternion,
     toy_messages,
+    vector,
     without,
     write_bag,
 )
@@ -36,7 +39,7 @@ from toy_flight import MS, START_NS, angles_deg, told_in_one_line
 from onboard.errors import ConfigError, FlightError
 from onboard.flight import Topics, open_flight, ros
 from onboard.flight.choose import parse_topics
-from onboard.records import Telemetry
+from onboard.records import HeightReference, Telemetry
 
 
 def test_topics_can_be_told(tmp_path: Path) -> None:
@@ -153,3 +156,42 @@ def test_what_our_own_node_published_is_neither_truth_nor_telemetry(tmp_path: Pa
     facts = open_flight(write_bag(tmp_path / "bag", [*without(FIX, VELOCITY), *own])).facts
     assert set(facts) == {"kind", "image", "camera_info", "attitude", "height", "mount"}
     assert IMAGE in facts["image"]
+
+
+def home_position(at_ns: int, latitude_deg: float, longitude_deg: float) -> Any:
+    geo = MORE.types["geographic_msgs/msg/GeoPoint"](latitude_deg, longitude_deg, 400.0)
+    point = message("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0)
+    return MORE.types[HOME_KIND](header(at_ns), geo, point, quaternion(1, 0, 0, 0), vector(0, 0, 0))
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_heights_of_mavros_are_above_the_home_that_it_tells(tmp_path: Path, plugin: StoragePlugin) -> None:
+    rel = "/mavros/global_position/rel_alt"
+    heights = [(rel, at, message("std_msgs/msg/Float64", data=90.0)) for t, at, _ in toy_messages() if t == HEIGHT]
+    topic = "/mavros/home_position/home"
+    homes = [(topic, START_NS, home_position(START_NS, 10.5, 20.5))]
+    with_home = open_flight(write_bag(tmp_path / "home", [*without(HEIGHT), *heights, *homes], plugin))
+    assert topic in with_home.facts["home"]
+    for flight, home in (
+        (with_home, (10.5, 20.5)),
+        (open_flight(write_bag(tmp_path / "none", [*without(HEIGHT), *heights], plugin)), None),
+    ):
+        told = [item.telemetry for item in flight.items()]
+        assert told
+        for telemetry in told:
+            assert isinstance(telemetry, Telemetry)
+            assert telemetry.height_above_ground_m == 90.0
+            assert (telemetry.height_reference, telemetry.home_deg) == (HeightReference.HOME, home)
+
+
+def test_a_rangefinder_is_above_ground_whatever_home_is(tmp_path: Path) -> None:
+    homes = [("/mavros/home_position/home", START_NS, home_position(START_NS, 10.5, 20.5))]
+    told = next(iter(open_flight(write_bag(tmp_path / "bag", [*toy_messages(), *homes])).items())).telemetry
+    assert isinstance(told, Telemetry)
+    assert (told.height_reference, told.home_deg) == (HeightReference.GROUND, None)
+
+
+@pytest.mark.parametrize(("clearance_m", "above"), [(61.5, "ground"), (math.nan, "home"), (-1.0, "home")])
+def test_mavros_altitude_says_by_its_clearance_what_it_is_above(clearance_m: float, above: str) -> None:
+    told = altitude(START_NS, clearance_m)
+    assert ros.height_reference(told, ALTITUDE_KIND, "/mavros/altitude").value == above

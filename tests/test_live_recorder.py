@@ -16,7 +16,7 @@ from onboard.frames import BODY_FROM_CAMERA_DOWN
 from onboard.live.cli import parse_mount
 from onboard.live.recorder import Recorder, RecordError
 from onboard.live.worker import FrameItem
-from onboard.records import Reason, Telemetry
+from onboard.records import HeightReference, Reason, Telemetry
 
 
 def test_a_recording_never_goes_into_a_folder_that_holds_something(tmp_path: Path) -> None:
@@ -97,3 +97,12 @@ def test_a_recording_keeps_the_mount_and_the_attitude_in_full(tmp_path: Path) ->
     first, second = (item.telemetry for item in flight.items())
     assert first == dataclasses.replace(told, velocity_ned_mps=(1 / 3, -2 / 3, 0.0))  # down is not used, nor kept
     assert second == unknown
+
+
+@pytest.mark.parametrize("home", [None, (47.123456789012345, -8.2)])
+def test_a_recording_keeps_what_a_height_is_above(tmp_path: Path, home: tuple[float, float] | None) -> None:
+    camera = toy_world.toy_camera(64, 48)
+    told = Telemetry(5, (1.0, 0.0, 0.0, 0.0), 80 / 3, height_reference=HeightReference.HOME, home_deg=home)
+    with Recorder(tmp_path / "log", camera, BODY_FROM_CAMERA_DOWN, toy_world.PLACE) as recorder:
+        recorder.offer(FrameItem(5, "frames/5.png", None, told), a_frame(5, camera), a_step(5))
+    assert [item.telemetry for item in open_flight(tmp_path / "log").items()] == [told]

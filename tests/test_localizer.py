@@ -107,6 +107,18 @@ def test_an_unknown_heading_is_found(hand_engine: HandEngine, hand_map: RegionMa
     assert math.cos(steps[-1].estimate.heading_rad - math.radians(217)) > math.cos(math.radians(3))
 
 
+def test_fine_features_that_were_not_kept_are_made_again_alike(
+    hand_engine: HandEngine, hand_map: RegionMap, flight: list[Moment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = fly(hand_engine, hand_map, retold(flight[:3], lambda told: told))
+    monkeypatch.setattr("onboard.match.locate._BATCH", 4)  # fewer than the hypotheses of a search of the whole map
+    again = fly(hand_engine, hand_map, retold(flight[:3], lambda told: told))
+    for a, b in zip(kept, again, strict=True):
+        assert a.best_position_enu_m is not None
+        assert b.best_position_enu_m is not None
+        np.testing.assert_allclose(a.best_position_enu_m, b.best_position_enu_m, atol=1e-6)
+
+
 def test_a_start_position_keeps_the_search_to_its_surroundings(
     hand_engine: HandEngine, chequered_map: RegionMap
 ) -> None:

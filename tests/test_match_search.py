@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from onboard.match.correlate import (
     SMALL_BLOCK,
     ScoreBlock,
     SpectrumCache,
+    _spectra,
     block_origins,
     block_size,
     correlate,
@@ -133,7 +135,8 @@ def test_the_cache_keeps_its_limit_and_gives_the_same_spectra_again() -> None:
     for row in (64, 100, 120):
         cache.get(row, 0, SMALL_BLOCK)
         assert cache._bytes <= 2.5 * one_mb * 1e6
-        assert cache._bytes == sum(s[0].nbytes + s[1].nbytes for s in cache._kept.values() if s is not None)
+        kept = [s for s in cache._kept.values() if s is not None]
+        assert cache._bytes == sum(s.features.nbytes + s.valid.nbytes for s in kept if s.valid is not None)
     assert cache.get(0, 0, SMALL_BLOCK) is first
     assert cache.get(1000, 1000, SMALL_BLOCK) is None
 
@@ -147,7 +150,62 @@ def test_a_scan_longer_than_the_cache_finds_its_beginning_kept_and_computes_the_
     for a, b in zip(once, twice, strict=True):
         assert a is not None
         assert b is not None
-        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a.features, b.features)
+
+
+def test_templates_taken_a_few_at_a_time_score_as_all_of_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    level = random_level(6)
+    templates, masks = random_templates(7, count=7)
+    templates[6], masks[6] = templates[2], masks[2]  # where two are equal the first of them is named
+    origins = block_origins((0, 0, 47, 61), SMALL_BLOCK, 8)
+
+    def found(templates_at_once: int, blocks_at_once: int) -> list[ScoreBlock]:
+        monkeypatch.setattr("onboard.match.correlate._TEMPLATES_AT_ONCE", templates_at_once)
+        monkeypatch.setattr("onboard.match.correlate._BLOCKS_AT_ONCE", blocks_at_once)
+        return correlate(SpectrumCache(level, 0.0), templates, masks, origins, SMALL_BLOCK)
+
+    whole = found(7, 64)
+    assert {int(v) for block in whole for v in np.unique(block.template)} == {0, 1, 2, 3, 4, 5}
+    for parts in (found(3, 64), found(2, 1)):
+        assert [(b.row, b.col) for b in parts] == [(b.row, b.col) for b in whole]
+        for a, b in zip(parts, whole, strict=True):
+            np.testing.assert_allclose(a.score, b.score, atol=1e-6)
+            assert (a.template == b.template).mean() > 0.999  # equal ones but for the last bit may change places
+
+
+def test_a_search_under_many_hypotheses_holds_no_more_than_one_under_few() -> None:
+    level = random_level(8, (200, 200), channels=8)
+    origins = block_origins((0, 0, 200, 200), LARGE_BLOCK, 32)
+
+    def peak_mb(count: int) -> float:
+        templates, masks = random_templates(9, count, 32, 8)
+        cache = SpectrumCache(level, 0.0)
+        tracemalloc.start()
+        try:
+            correlate(cache, templates, masks, origins, LARGE_BLOCK)
+            return tracemalloc.get_traced_memory()[1] / 1e6
+        finally:
+            tracemalloc.stop()
+
+    assert peak_mb(72) < 1.1 * peak_mb(18)  # all spectra of 72 would be 38 MB, four times those of 18
+
+
+@pytest.mark.parametrize("size", [SMALL_BLOCK, LARGE_BLOCK])
+def test_spectra_are_those_of_a_plain_transform(size: int) -> None:
+    picture = np.random.default_rng(1).normal(size=(size, size, 3)).astype(np.float32)
+    wanted = np.fft.rfft2(picture.transpose(2, 0, 1).astype(np.float64)).reshape(3, -1)
+    np.testing.assert_allclose(_spectra(picture), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_blocks_that_lie_wholly_on_imagery_are_scored_as_if_they_were_counted() -> None:
+    rng = np.random.default_rng(2)
+    level = level_of(rng.integers(-127, 128, (90, 90, 5), dtype=np.int8), np.full((90, 90), 255, np.uint8))
+    templates, masks = random_templates(3)
+    [inside] = correlate(SpectrumCache(level, 0.0), templates, masks, [(5, 5)], SMALL_BLOCK)
+    holed = level_of(level.detail, level.detail_valid.copy())
+    holed.detail_valid[5 + 63, 5 + 63] = 0  # the last cell: only the last place sees it
+    [counted] = correlate(SpectrumCache(holed, 0.0), templates, masks, [(5, 5)], SMALL_BLOCK)
+    np.testing.assert_allclose(inside.score[:50, :50], counted.score[:50, :50], atol=1e-6)
 
 
 def bump(rows: int, cols: int, row: float, col: float, high: float, width: float = 2.0) -> np.ndarray:

@@ -39,6 +39,14 @@ def over_the_wire(message: mav.MAVLink_message) -> mav.MAVLink_message:
     return result
 
 
+def test_a_height_told_above_home_goes_back_as_it_was_whatever_the_maps_ground_made_of_it() -> None:
+    told = estimate(height_above_ground_m=31.0, height_above_home_m=50.0)
+    odometry = over_the_wire(messages.odometry(told, telemetry(), reference()))
+    gps = over_the_wire(messages.gps_input(told, reference()))
+    assert odometry.z == -50.0
+    assert gps.alt == pytest.approx(ALTITUDE + 50.0, abs=1e-3)
+
+
 def test_odometry_of_a_vehicle_north_east_and_up_that_flies_east_with_its_nose_to_the_east() -> None:
     message = over_the_wire(messages.odometry(estimate(), telemetry(), reference(), reset_counter=3))
     assert (message.frame_id, message.child_frame_id) == (20, 12)

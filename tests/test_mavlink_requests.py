@@ -64,6 +64,15 @@ def test_origin_home_and_version_are_asked_for_until_they_come() -> None:
     assert 148 in line.asked_once()
 
 
+def test_home_is_asked_for_again_when_the_vehicle_is_armed_for_that_moves_it(line: Line) -> None:
+    line.say(mav.MAVLink_home_position_message(470000000, 80000000, 0, 0, 0, 0, [1, 0, 0, 0], 0, 0, 0))
+    line.asked.clear()
+    line.run(5, line.heartbeat)
+    assert 242 not in line.asked_once()
+    line.run(2, lambda: line.heartbeat(armed=True))
+    assert 242 in line.asked_once()
+
+
 def test_a_restart_is_known_by_the_boot_clock_and_all_is_asked_for_again(line: Line) -> None:
     line.say(mav.MAVLink_gps_global_origin_message(470000000, 80000000, 0))
     line.attitude()

@@ -12,7 +12,7 @@ from onboard.frames import euler_from_rotation, quaternion_from_euler, rotation_
 from onboard.mavlink.vehicle.autopilot import Autopilot
 from onboard.mavlink.vehicle.height import HeightSource
 from onboard.mavlink.vehicle.identity import version_of
-from onboard.records import Telemetry
+from onboard.records import HeightReference, Telemetry
 
 
 @pytest.fixture
@@ -169,14 +169,14 @@ def test_a_range_that_is_not_one_of_the_ground_is_not_heard(
 ) -> None:
     line.attitude()
     line.range(cm, orientation, quality)
-    assert line.vehicle.height_agl_m is None
+    assert line.vehicle.height_m is None
 
 
 @pytest.mark.parametrize(("clearance", "height"), [(42.0, 42.0), (1000.0, 61.0), (math.nan, 61.0)])
 def test_px4_altitude_gives_clearance_or_else_height_above_home(line: Line, clearance: float, height: float) -> None:
     message = mav.MAVLink_altitude_message((line.boot_ms()) * 1000, 0, 0, 0, 61.0, 0, clearance)
     line.say(message)
-    assert line.vehicle.height_agl_m == height
+    assert line.vehicle.height_m == height
 
 
 def test_gps_is_read_in_metres_and_unknown_fields_are_said_to_be(line: Line) -> None:
@@ -243,3 +243,26 @@ def test_an_origin_of_zeros_is_none(line: Line) -> None:
     line.say(mav.MAVLink_gps_global_origin_message(470000000, 80000000, 400_000))
     assert line.vehicle.origin is not None
     assert line.vehicle.origin.altitude_m == 400
+
+
+def test_heights_say_what_they_are_above_and_from_which_home(line: Line) -> None:
+    def home(lat: int) -> None:
+        line.say(mav.MAVLink_home_position_message(lat, 80000000, 400_000, 0, 0, 0, [1, 0, 0, 0], 0, 0, 0))
+
+    def told(metres: float) -> tuple[HeightReference, tuple[float, float] | None]:
+        line.now_ns += 500 * MS
+        line.attitude()
+        line.above_home(metres)
+        return line.telemetry().height_reference, line.telemetry().home_deg
+
+    assert told(0.2) == (HeightReference.HOME, None)
+    home(470000000)
+    assert told(0.1) == (HeightReference.HOME, (47.0, 8.0))
+    home(470000500)  # armed elsewhere: the newest wins
+    assert told(0.1) == (HeightReference.HOME, (47.00005, 8.0))
+    assert told(80) == (HeightReference.HOME, (47.00005, 8.0))
+    home(470009000)  # in flight
+    assert told(80) == (HeightReference.HOME, None)
+    line.run(2.5, lambda: (line.attitude(), line.range(3000))[0])
+    assert line.telemetry().height_reference is HeightReference.GROUND
+    assert line.telemetry().home_deg is None

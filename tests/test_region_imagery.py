@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import rasterio
 from toy_region import PLACE, SIDE_M, UTM, ToyEngine, pattern, write_geotiff
 
 from export.region.build import BuildOptions, build_map
+from export.region.cli import tables
 from export.region.grid import resolutions_m
 from export.region.imagery import inspect
 from onboard.errors import MapError
@@ -228,3 +230,11 @@ def test_bad_imagery_is_one_line_and_leaves_no_map(
         build_map(make(tmp_path), tmp_path / "map", ToyEngine())
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("map*"))
+
+
+def test_a_map_of_many_sources_names_a_few_unless_all_are_asked_for(tmp_path: Path) -> None:
+    build_map([write_geotiff(tmp_path / "one.tif")], tmp_path / "map", ToyEngine(), BuildOptions(metres_per_pixel=0.6))
+    manifest = RegionMap.open(tmp_path / "map").manifest
+    many = dataclasses.replace(manifest, sources=manifest.sources * 25)
+    assert [tables(many, "ab" * 32)[-1].row_count, tables(many, "ab" * 32, every_source=True)[-1].row_count] == [11, 25]
+    assert list(tables(many, "ab" * 32)[-1].columns[0].cells)[-1] == "and 15 more (--sources)"

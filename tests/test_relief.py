@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 import toy_world
-from toy_world import HAND_CONFIDENCE, HandEngine, World
+from toy_world import HAND_CONFIDENCE, HandEngine, Heights, World, with_heights
 
 from onboard.config import Config
 from onboard.frames import BODY_FROM_CAMERA_DOWN
@@ -19,10 +18,8 @@ from onboard.match.relief import ground_shift, in_cells, laid_on_ground, mean_sh
 from onboard.records import Fix, Frame, GroundView, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import RegionMap
-from onboard.region.elevation import Elevation
 
 HEIGHT_M = 90.0
-Heights = Callable[[np.ndarray], np.ndarray]  # of points (..., 2) east, north
 
 
 def slope(at: np.ndarray) -> np.ndarray:
@@ -38,16 +35,6 @@ def ridge(at: np.ndarray) -> np.ndarray:
 def terrace(at: np.ndarray) -> np.ndarray:
     """A bank of 16 m between two levels, 80 m wide, that runs from south-west to north-east."""
     return 80 + 8 * np.tanh((at[..., 0] - at[..., 1]) / 40)
-
-
-def with_heights(region: RegionMap, heights: Heights, post_m: float = 2.0) -> RegionMap:
-    """The same map with heights of the ground over it and 100 m round it."""
-    west, south, east, north = region.bounds_enu_m
-    posts_e = np.arange(west - 100 + post_m / 2, east + 100, post_m)
-    posts_n = np.arange(north + 100 - post_m / 2, south - 100, -post_m)
-    raster = heights(np.stack(np.meshgrid(posts_e, posts_n), axis=-1)).astype(np.float32)
-    elevation = Elevation(post_m, west - 100, north + 100, raster)
-    return RegionMap(region.path, region.manifest, region.sha256, region.levels, elevation)
 
 
 def look_at_hills(

@@ -27,7 +27,7 @@ from toy_ros import (
 
 from onboard.flight import ros
 from onboard.frames import BODY_FROM_CAMERA_DOWN
-from onboard.records import Telemetry
+from onboard.records import HeightReference, Telemetry
 from pilotage_ros import readings
 from pilotage_ros.intake import Intake, is_rectified
 from pilotage_ros.troubles import Trouble, Troubles
@@ -36,6 +36,13 @@ from pilotage_ros.troubles import Trouble, Troubles
 @pytest.fixture
 def troubles() -> Troubles:
     return Troubles()
+
+
+class Home:
+    """A HomePosition, of which only the place is read."""
+
+    class geo:
+        latitude, longitude = 47.0, 8.0
 
 
 @pytest.fixture
@@ -188,6 +195,25 @@ def test_a_bare_number_is_valid_when_it_arrives(intake: Intake) -> None:
     told = intake.telemetry_at(T0)
     assert isinstance(told, Telemetry)
     assert told.height_above_ground_m == 55.0
+
+
+@pytest.mark.parametrize(
+    ("topic", "expected"),
+    [
+        ("/mavros/global_position/rel_alt", (HeightReference.HOME, (47.0, 8.0))),
+        ("/height", (HeightReference.GROUND, None)),
+    ],
+)
+def test_a_bare_number_is_above_home_where_its_topic_is_that_of_mavros(
+    intake: Intake, topic: str, expected: tuple[HeightReference, tuple[float, float] | None]
+) -> None:
+    intake.height_topic = topic
+    intake.home(Home, T0)
+    telemetry_until(intake, T0)
+    intake.telemetry("height", new("std_msgs/Float64", 55.0), ros.FLOAT64, T0)
+    told = intake.telemetry_at(T0)
+    assert isinstance(told, Telemetry)
+    assert (told.height_above_ground_m, told.height_reference, told.home_deg) == (55.0, *expected)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onboard.frames import euler_from_rotation, quaternion_from_euler, rotation_from_quaternion
-from onboard.records import Reason, Telemetry
+from onboard.records import HeightReference, Reason, Telemetry
 from onboard.telemetry import TelemetryBuffer, slerp
 
 MS = 1_000_000
@@ -157,3 +157,25 @@ def test_passed_waits_for_every_kind_of_telemetry_that_comes() -> None:
     assert not buffer.passed(101 * MS)
     buffer.add_height(50 * MS, 50.0)
     assert not buffer.passed(100 * MS)
+
+
+def test_between_heights_above_different_ground_the_older_one_is_held() -> None:
+    buffer = filled(range(0, 301, 300))
+    home, moved = (47.0, 8.0), (47.1, 8.0)
+    for t, metres, *above in (
+        (0, 50.0, HeightReference.GROUND, None),
+        (100, 80.0, HeightReference.HOME, home),
+        (200, 82.0, HeightReference.HOME, home),
+        (300, 0.0, HeightReference.HOME, moved),
+    ):
+        buffer.add_height(t * MS, metres, *above)
+
+    def told(t: int) -> tuple[float, HeightReference, tuple[float, float] | None]:
+        got = buffer.at(t * MS)
+        assert isinstance(got, Telemetry)
+        return got.height_above_ground_m, got.height_reference, got.home_deg
+
+    assert told(50) == (50.0, HeightReference.GROUND, None)
+    assert told(150) == (pytest.approx(81.0), HeightReference.HOME, home)
+    assert told(250) == (82.0, HeightReference.HOME, home)
+    assert told(300) == (0.0, HeightReference.HOME, moved)

@@ -44,12 +44,20 @@ def test_the_network_keeps_its_promises_of_shape_norm_and_mask() -> None:
 
 
 def test_the_learning_rate_warms_up_and_ends_low() -> None:
-    config = TrainConfig(steps=1000, warm_up=100, learning_rate=1.0)
+    config = TrainConfig(steps=1000, cycles=1, warm_up=100, learning_rate=1.0)
     rates = [learning_rate(step, config) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert int(np.argmax(rates)) in (99, 100)
     assert rates[-1] < 0.03
     assert np.all(np.diff(rates[100:]) <= 0)
+
+
+def test_each_cycle_warms_up_again_to_half_the_height_and_begins_where_the_one_before_ended() -> None:
+    one = TrainConfig(steps=500, cycles=1, warm_up=50, learning_rate=1.0)
+    two = dataclasses.replace(one, steps=1000, cycles=2)
+    first, both = ([learning_rate(step, c) for step in range(c.steps)] for c in (one, two))
+    assert both[:500] == first  # so that a training may be made longer by a cycle
+    np.testing.assert_allclose(both[500:], np.array(first) / 2)
 
 
 def toy_data(root: Path) -> Path:
@@ -105,6 +113,20 @@ def test_a_pair_is_the_same_whoever_draws_it_and_the_canvas_grows_once(tmp_path:
             np.testing.assert_array_equal(value, other[index][key])
     assert [one[i]["image"].shape[-1] for i in (0, 5, 6, 11)] == [192, 192, 256, 256]
     assert not np.array_equal(one[1]["image"], one[2]["image"])
+
+
+def test_weather_comes_with_the_second_cycle_and_stays_inside_the_view(tmp_path: Path) -> None:
+    data = str(toy_data(tmp_path))
+    clear, wet = (
+        PairStream(Mixture(data, small_share=0.5, weather_share=share), steps=4, batch=4, seed=5, cycles=2)
+        for share in (0.0, 1.0)
+    )
+    for index in range(16):
+        one, other = clear[index], wet[index]
+        assert np.array_equal(one["image"][0], other["image"][0]) == (index < 8)
+        np.testing.assert_array_equal(one["image"][1], other["image"][1])  # no weather on the map
+        assert not other["image"][0][:, ~other["mask"][0, 0]].any()
+    assert [clear[i]["image"].shape[-1] for i in (0, 7, 8, 15)] == [192, 256, 192, 256]
 
 
 def test_training_without_imagery_is_refused_in_one_line(tmp_path: Path) -> None:

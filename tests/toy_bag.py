@@ -150,7 +150,7 @@ def toy_messages() -> Iterator[Logged]:
             yield FIX, frame_ns, nav_fix(frame_ns, 10 + i / 1e5, 20 - i / 1e5)
 
 
-ALTITUDE_KIND = "mavros_msgs/msg/Altitude"
+ALTITUDE_KIND, HOME_KIND = "mavros_msgs/msg/Altitude", "mavros_msgs/msg/HomePosition"
 PX4_ATTITUDE_KIND = "px4_msgs/msg/VehicleAttitude"
 PX4_LOCAL_KIND = "px4_msgs/msg/VehicleLocalPosition"
 MORE = get_typestore(Stores.ROS2_JAZZY)
@@ -159,6 +159,12 @@ MORE.register(
         "std_msgs/Header header\nfloat32 monotonic\nfloat32 amsl\nfloat32 local\nfloat32 relative\n"
         "float32 terrain\nfloat32 bottom_clearance\n",
         ALTITUDE_KIND,
+    )
+    | get_types_from_msg("float64 latitude\nfloat64 longitude\nfloat64 altitude\n", "geographic_msgs/msg/GeoPoint")
+    | get_types_from_msg(
+        "std_msgs/Header header\ngeographic_msgs/GeoPoint geo\ngeometry_msgs/Point position\n"
+        "geometry_msgs/Quaternion orientation\ngeometry_msgs/Vector3 approach\n",
+        HOME_KIND,
     )
     | get_types_from_msg("uint64 timestamp\nuint64 timestamp_sample\nfloat32[4] q\n", PX4_ATTITUDE_KIND)
     | get_types_from_msg(

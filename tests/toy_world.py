@@ -7,7 +7,7 @@ a toy position is a map position. Pictures are made by a homography of our own, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from onboard.frames import MapFrame
 from onboard.match.evidence import Confidence, Logistic
 from onboard.records import Frame, Telemetry
 from onboard.region import RegionMap
+from onboard.region.elevation import Elevation
 
+Heights = Callable[[np.ndarray], np.ndarray]  # metres, of points (..., 2) east, north
 PLACE = MapFrame(37.5, 140.99)
 STEP_NS = 500_000_000  # 2 Hz
 BEGAN_NS = 1_700_000_000_000_000_000
@@ -91,6 +93,16 @@ def build_toy_map(world: World, engine: Engine, folder: Path) -> RegionMap:
         file.write(np.moveaxis(world.rgb, -1, 0))
     build_map([folder / "toy.tif"], folder / "map", engine)
     return RegionMap.open(folder / "map", engine.facts)
+
+
+def with_heights(region: RegionMap, heights: Heights, post_m: float = 2.0) -> RegionMap:
+    """The same map with heights of the ground over it and 100 m round it."""
+    west, south, east, north = region.bounds_enu_m
+    posts_e = np.arange(west - 100 + post_m / 2, east + 100, post_m)
+    posts_n = np.arange(north + 100 - post_m / 2, south - 100, -post_m)
+    raster = heights(np.stack(np.meshgrid(posts_e, posts_n), axis=-1)).astype(np.float32)
+    elevation = Elevation(post_m, west - 100, north + 100, raster)
+    return RegionMap(region.path, region.manifest, region.sha256, region.levels, elevation)
 
 
 def toy_camera(width: int = 480, height: int = 360, focal_px: float = 340.0) -> CameraModel:

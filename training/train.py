@@ -50,7 +50,8 @@ class TrainConfig:
     out: str = "runs/train"
     rendered: str = ""  # a folder of rendered pairs; empty: none
     rendered_share: float = 0.3
-    steps: int = 3000
+    steps: int = 6000
+    cycles: int = 2  # of the learning rate, each with half the height of the one before
     batch: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
@@ -117,11 +118,15 @@ def forward_losses(
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Warm-up, then half a cosine down to a fiftieth."""
-    if step < config.warm_up:
-        return config.learning_rate * (step + 1) / config.warm_up
-    along = min(1.0, (step - config.warm_up) / max(1, config.steps - config.warm_up))
-    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
+    """Each cycle: warm-up, then half a cosine down to a fiftieth. The next one starts at half the height."""
+    length = config.steps / config.cycles
+    cycle = min(int(step / length), config.cycles - 1)
+    step_in = step - cycle * length
+    height = config.learning_rate * 0.5**cycle
+    if step_in < config.warm_up:
+        return height * (step_in + 1) / config.warm_up
+    along = min(1.0, (step_in - config.warm_up) / max(1.0, length - config.warm_up))
+    return height * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
 def save(
@@ -169,7 +174,7 @@ def train(config: TrainConfig) -> Path:
         print(f"continuing from step {step}", flush=True)
 
     mixture = Mixture(config.data, config.rendered, config.rendered_share)
-    pairs = PairStream(mixture, config.steps, config.batch, config.seed)
+    pairs = PairStream(mixture, config.steps, config.batch, config.seed, config.cycles)
     loader = DataLoader(
         pairs,
         batch_size=config.batch,

@@ -29,12 +29,14 @@ def views(
     footprint_m: Annotated[tuple[float, float], typer.Option(help="Ground seen, across and along.")] = (90.0, 70.0),
     heading_error_deg: Annotated[float, typer.Option(help="Told headings are off by up to this.")] = 6.0,
     height_error: Annotated[float, typer.Option(help="Told heights are off by up to this share.")] = 0.10,
+    tilt_deg: Annotated[float, typer.Option(help="The camera leans by up to this, to any side.")] = 0.0,
+    attitude_error_deg: Annotated[float, typer.Option(help="Told roll and pitch are off by this, 1 sigma.")] = 0.0,
     north_up: Annotated[bool, typer.Option("--north-up", help="All views look north; else any heading.")] = False,
-    offset_m: Annotated[float, typer.Option(help="How far from a chip's middle.")] = 18.0,
+    offset_m: Annotated[float, typer.Option(help="How far from a chip's middle the picture's may be.")] = 18.0,
     every: Annotated[int, typer.Option(help="Take each N-th chip only: 7 takes those held back from training.")] = 1,
     seed: int = 0,
 ) -> None:
-    """A flight folder with one level view of each chip; truth goes with it for the scorer."""
+    """A flight folder with one view of each chip, level unless told; truth goes with it for the scorer."""
     from calibration.trials.views import ViewConfig, write_views
 
     config = ViewConfig(
@@ -42,6 +44,8 @@ def views(
         image_px=(640, round(640 * footprint_m[1] / footprint_m[0])),
         heading_error_deg=heading_error_deg,
         height_error=height_error,
+        tilt_deg=tilt_deg,
+        attitude_error_deg=attitude_error_deg,
         any_heading=not north_up,
         offset_m=offset_m,
         seed=seed,

@@ -18,6 +18,7 @@ from onboard.region.map import RegionMap
 
 app = typer.Typer(no_args_is_help=True, help="Region maps: build one from imagery, say what is in one.")
 _log = logging.getLogger(__name__)
+_SOURCES_SHOWN = 10
 
 
 @app.command("build")
@@ -87,17 +88,18 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 def info(
     region: Annotated[Path, typer.Argument(metavar="MAP", help="The map's folder.")],
     verify: Annotated[bool, typer.Option("--verify", help="Check the hash of every part.")] = False,
+    every_source: Annotated[bool, typer.Option("--sources", help="List every source, however many.")] = False,
 ) -> None:
     """Say what is in a region map, and check that it is whole."""
     opened = RegionMap.open(region, verify=verify)
     console = Console(soft_wrap=True)
-    for table in tables(opened.manifest, opened.sha256):
+    for table in tables(opened.manifest, opened.sha256, every_source):
         console.print(table)
     console.print("all parts have their size and hash" if verify else "all parts have their size (hashes: --verify)")
 
 
-def tables(manifest: Manifest, sha256: str) -> list[Table]:
-    """What `pilotage map info` shows."""
+def tables(manifest: Manifest, sha256: str, every_source: bool = False) -> list[Table]:
+    """What `pilotage map info` shows; of many sources the first few, unless every one is asked for."""
     west, south, east, north = manifest.bounds_enu_m
     facts = Table("map", manifest.name, title_justify="left")
     facts.add_row("content", sha256[:12])
@@ -135,7 +137,10 @@ def tables(manifest: Manifest, sha256: str) -> list[Table]:
     sources = Table("source", "CRS", "m/px on ground", "date", "licence", "SHA-256")
     for column in sources.columns:
         column.overflow = "fold"
-    for source in (*manifest.sources, *([] if heights is None else [heights.source])):
+    shown = manifest.sources if every_source else manifest.sources[:_SOURCES_SHOWN]
+    for source in (*shown, *([] if heights is None else [heights.source])):
         native = f"{source.native_metres_per_pixel:.3f}"
         sources.add_row(source.file, source.crs, native, source.date or "", source.licence or "", source.sha256[:12])
+    if left := len(manifest.sources) - len(shown):
+        sources.add_row(f"and {left} more (--sources)", *[""] * 5)
     return [facts, levels, parts, sources]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ def bench(
     ] = None,
     frames: Annotated[int, typer.Option(min=4, help="Frames while tracking.")] = 120,
     lost_frames: Annotated[int, typer.Option(min=4, help="Frames over the whole map.")] = 12,
+    turned_frames: Annotated[int, typer.Option(min=1, help="Frames over the whole map without a heading.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each model.")] = 30,
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime.")] = 2,
     engines: Annotated[str, typer.Option(help="Folder of TensorRT engines; else beside the model.")] = "",
@@ -30,7 +32,7 @@ def bench(
     from onboard.bench.ground import map_to_measure_on
     from onboard.bench.machine import describe_machine
     from onboard.bench.roofline import DEVICES, frame_work, least_ms, network_work
-    from onboard.bench.run import measure_models, measure_whole, open_all
+    from onboard.bench.run import LOST, LOST_UNTURNED, TRACKING, measure_models, measure_whole, open_all
     from onboard.config import Config, EngineConfig
     from onboard.engine import SHIPPED_MODEL, open_engine
     from onboard.region import RegionMap
@@ -47,7 +49,8 @@ def bench(
     machine = describe_machine()
     # Frames first: the models beside it would count among this process's memory.
     config = dataclasses.replace(Config(), engine=EngineConfig(threads=threads, folder=engines))
-    rows, memory = measure_whole(region, source, config, frames, lost_frames, _progress())
+    flown = {TRACKING: frames, LOST: lost_frames, LOST_UNTURNED: turned_frames}
+    rows, memory = measure_whole(region, source, config, flown, _progress())
     opened, absent = open_all(models, threads, engines)
     embed = measure_models(opened, rounds)
     for _, engine in opened:
@@ -73,10 +76,19 @@ def bench(
     }
     out.mkdir(parents=True, exist_ok=True)
     beside = out / "bench.json.partial"
-    beside.write_text(json.dumps(result, indent=1))
+    beside.write_text(json.dumps(_null_for_nan(result), indent=1, allow_nan=False))
     beside.replace(out / "bench.json")
     _print(result)
     print(f"written: {out / 'bench.json'}")
+
+
+def _null_for_nan(value: Any) -> Any:
+    """JSON has no word for what is not a number."""
+    if isinstance(value, dict):
+        return {key: _null_for_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null_for_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _blocks(region: Any) -> int:
@@ -112,6 +124,8 @@ def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from onboard.bench.memory import TELLING_FRAMES
+
     machine = result["machine"]
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)  # of tables in a file or a pipe
     console.print(
@@ -141,17 +155,19 @@ def _print(result: dict[str, Any]) -> None:
             f"median error {frame['median_error_m']:.2f} m"
         )
     memory, region = result["memory"], result["map"]
-    after = memory["after_all"]
     grown = memory["growth"]
-    console.print(
-        f"map {region['km2']:.1f} km2, {region['bytes'] / 1e6:.0f} MB; resident memory: peak "
-        f"{memory['after_tracking']['peak_mb']:.0f} MB tracking, {after['peak_mb']:.0f} MB in all; of "
-        f"{after['now_mb']:.0f} MB now, {after['files_mb']:.0f} MB are pages of files"
-    )
+    table = Table("resident MB", "peak", "at its end", "owned", "pages of files", title="memory of the process")
+    for mode, held in (("before the first frame", memory["after_open"]), *memory["modes"].items()):
+        table.add_row(mode, *(f"{held[key]:.0f}" for key in ("peak_mb", "now_mb", "owned_mb", "files_mb")))
+    console.print(table)
+    console.print(f"map {region['km2']:.1f} km2, {region['bytes'] / 1e6:.0f} MB")
+    rate = grown["mb_per_1000_frames"]
+    telling = f"growth {rate:+.2f} MB per 1000 frames"
+    if math.isnan(rate):
+        telling = f"too few to tell growth, --frames {TELLING_FRAMES} or more"
     console.print(
         f"tracking, {grown['frames']} frames: {grown['after_warm_up_mb']:.1f} MB resident after the first "
-        f"{grown['warm_up_frames']}, {grown['at_end_mb']:.1f} MB at the end; growth "
-        f"{grown['mb_per_1000_frames']:+.2f} MB per 1000 frames"
+        f"{grown['warm_up_frames']}, {grown['at_end_mb']:.1f} MB at the end; {telling}"
     )
     table = Table(
         "stage",

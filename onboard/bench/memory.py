@@ -6,18 +6,21 @@ all. The kernel takes the latter back when it needs them; both are told, since a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
+TELLING_FRAMES = 500  # in fewer, what was taken once looks like growth
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Megabytes (1e6 bytes): the highest so far, now, and of now what is owned and what is pages of files."""
+    """Megabytes (1e6 bytes): the highest so far (since `forget_peak`), now, and of now what is owned and what is pages
+    of files."""
 
     peak_mb: float
     now_mb: float
@@ -39,12 +42,18 @@ def read_memory(status: Path = _STATUS) -> Memory:
     return Memory(of("VmHWM"), of("VmRSS"), of("RssAnon"), of("RssFile"))
 
 
+def forget_peak(clear: Path = _CLEAR) -> None:
+    """From here on the peak is that of what follows; where the system does not allow it, the highest ever so far."""
+    with contextlib.suppress(OSError):
+        clear.write_text("5")
+
+
 @dataclass(frozen=True, slots=True)
 class Growth:
     """Resident megabytes over a run of `frames`: after the first `warm_up_frames`, where caches fill, and at its end.
 
     A leak shows in `mb_per_1000_frames`, a spike does not: the medians of the two halves of what follows the warm-up.
-    nan of a run too short to say.
+    That is nan below `TELLING_FRAMES`, the rest of a run too short to have halves.
     """
 
     frames: int
@@ -64,5 +73,6 @@ def growth(resident_mb: Sequence[float]) -> Growth:
         return Growth(count, warm_up, math.nan, math.nan, math.nan)
     apart = len(rest) - half  # frames between the middles of the halves
     grown = statistics.median(rest[-half:]) - statistics.median(rest[:half])
+    rate = 1000 * grown / apart if count >= TELLING_FRAMES else math.nan
     end = max(1, len(rest) // 10)
-    return Growth(count, warm_up, statistics.median(rest[:end]), statistics.median(rest[-end:]), 1000 * grown / apart)
+    return Growth(count, warm_up, statistics.median(rest[:end]), statistics.median(rest[-end:]), rate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import statistics
 import time
 from array import array
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from onboard.bench.flight import bench_camera, fly, start_of
-from onboard.bench.memory import Growth, Memory, growth, read_memory
+from onboard.bench.memory import Growth, Memory, forget_peak, growth, read_memory
 from onboard.config import Config, EngineConfig
 from onboard.engine import SHIPPED_MODEL, Engine, open_engine
 from onboard.errors import EngineError
@@ -21,6 +23,7 @@ from onboard.localizer import Localizer
 from onboard.match.evidence import confidence_path, read_confidence
 from onboard.region import RegionMap
 
+TRACKING, LOST, LOST_UNTURNED = "tracking", "lost", "lost, heading unknown"
 BATCHES = (1, 3, 9)  # tracking asks for 1 and 2, a search under nine hypotheses for 9
 Report = Callable[[int, int], None]
 
@@ -67,11 +70,10 @@ class FrameRow:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """`growth` is that of the tracking run; `after_open` before the first frame."""
+    """`after_open` before the first frame, `modes` at the end of each with its own peak; `growth` of the first."""
 
     after_open: Memory
-    after_tracking: Memory
-    after_all: Memory
+    modes: dict[str, Memory]
     growth: Growth
 
 
@@ -123,8 +125,8 @@ def measure_frames(
     region: RegionMap, engine: Engine, model: Path, config: Config, frames: int, mode: str, report: Report
 ) -> tuple[FrameRow, Sequence[float]]:
     """Frames from camera to fix; resident megabytes after each. Modes: tracking (the start is known), lost (every
-    frame alone over the whole map)."""
-    known = mode == "tracking"
+    frame alone over the whole map), and that without a heading: under all of them."""
+    known = mode == TRACKING
     confidence = read_confidence(model if confidence_path(model).is_file() else SHIPPED_MODEL)
     brain = Localizer(
         engine,
@@ -140,8 +142,9 @@ def measure_frames(
     stages: dict[str, array[float]] = {}
     totals, resident, errors = array("d"), array("d"), array("d")
     for k, moment in enumerate(fly(region, frames)):
+        told = dataclasses.replace(moment.telemetry, heading_known=mode != LOST_UNTURNED)
         began = time.perf_counter()
-        step = brain.step(moment.frame, moment.telemetry, moment.frame.captured_at_ns)
+        step = brain.step(moment.frame, told, moment.frame.captured_at_ns)
         totals.append(1e3 * (time.perf_counter() - began))
         for stage, ms in step.stage_ms.items():
             stages.setdefault(stage, array("d")).append(ms)
@@ -166,20 +169,21 @@ def measure_whole(
     region: RegionMap,
     model: Path,
     config: Config,
-    frames: int,
-    lost_frames: int,
+    frames: dict[str, int],
     report: Callable[[str, int, int], None],
 ) -> tuple[list[FrameRow], MemoryRow]:
-    """Tracking first, so that its memory is not that of the search of the whole map."""
+    """So many frames of each mode, in their order: tracking first, so that its memory is not that of a search of the
+    whole map."""
     engine = open_engine(model, config.engine)
+    rows, memories, resident = list[FrameRow](), dict[str, Memory](), list[Sequence[float]]()
     try:
         after_open = read_memory()
-        tracking, resident = measure_frames(
-            region, engine, model, config, frames, "tracking", lambda k, n: report("tracking", k, n)
-        )
-        after_tracking = read_memory()
-        lost, _ = measure_frames(region, engine, model, config, lost_frames, "lost", lambda k, n: report("lost", k, n))
+        for mode, count in frames.items():
+            forget_peak()
+            row, held = measure_frames(region, engine, model, config, count, mode, functools.partial(report, mode))
+            rows.append(row)
+            resident.append(held)
+            memories[mode] = read_memory()
     finally:
         engine.close()
-    memory = MemoryRow(after_open, after_tracking, read_memory(), growth(resident))
-    return [tracking, lost], memory
+    return rows, MemoryRow(after_open, memories, growth(resident[0]))

@@ -25,6 +25,7 @@ from onboard.flight.choose import choose
 from onboard.flight.rosbag import BROKEN, types_without_definitions
 from onboard.flight.source import FlightItem, Topics, Truth
 from onboard.frames import BODY_FROM_CAMERA_DOWN
+from onboard.home import HeightZero
 from onboard.pairing import Pairing
 from onboard.records import Frame, Reason, Telemetry
 from onboard.telemetry import TelemetryBuffer
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 _WAIT_NS = 1_000_000_000
 _FIRST_IMAGES = 10  # of these one at least must be readable
-_TELEMETRY = ("attitude", "height", "velocity")
+_TELEMETRY = ("attitude", "height", "velocity", "home")
 
 
 class BagFlight:
@@ -72,7 +73,7 @@ class BagFlight:
     def items(self) -> Iterator[FlightItem]:
         """The frames in order of capture. Raises FlightError where the recording turns out to be broken."""
         self._notes.clear()
-        buffer = TelemetryBuffer(self._max_age_ns)
+        buffer, zero = TelemetryBuffer(self._max_age_ns), HeightZero()
         pairing: Pairing[bytes] = Pairing(buffer, _WAIT_NS)  # of undecoded messages, by the clock of the log
         with self._reader() as reader:
             for part, logged_at_ns, raw in self._messages(reader, ("image", *_TELEMETRY)):
@@ -85,7 +86,7 @@ class BagFlight:
                 elif part == "image":
                     pairing.frame(at_ns, logged_at_ns, raw)
                 else:
-                    self._keep(buffer, part, at_ns, message)
+                    self._keep(buffer, zero, part, at_ns, logged_at_ns, message)
                 for captured_at_ns, image, telemetry in pairing.ready(logged_at_ns):
                     yield self._item(reader, captured_at_ns, image, telemetry)
             for captured_at_ns, image, telemetry in pairing.rest():
@@ -107,12 +108,16 @@ class BagFlight:
         degrees = np.array([fixes[t] for t in times], dtype=float)
         return Truth(np.array(times, dtype=np.int64), degrees[:, 0], degrees[:, 1])
 
-    def _keep(self, buffer: TelemetryBuffer, part: str, at_ns: int, message: Any) -> None:
-        kind = self._topics[part][1]
+    def _keep(
+        self, buffer: TelemetryBuffer, zero: HeightZero, part: str, at_ns: int, logged_at_ns: int, message: Any
+    ) -> None:
+        topic, kind = self._topics[part]
         if part == "attitude":
             buffer.add_attitude(at_ns, *ros.attitude(message, kind))
         elif part == "height":
-            buffer.add_height(at_ns, ros.height_m(message, kind))
+            ros.keep_height(buffer, zero, at_ns, logged_at_ns, message, kind, topic)
+        elif part == "home":
+            zero.home(*ros.home_deg(message), logged_at_ns)
         else:
             buffer.add_velocity(at_ns, ros.velocity_ned_mps(message, kind))
 

@@ -58,6 +58,7 @@ PARTS = {
         ("velocity_local", "velocity", "odom"),
         ("body", "setpoint", "cmd", "truth", *_OUR_OWN),
     ),
+    "home": Part((ros.HOME,), ("home_position/home", "home"), ("set",)),
     "truth": Part((ros.NAVSAT,), ("truth", "global", "fix"), ("raw", *_OUR_OWN)),
 }
 NEEDED = ("image", "camera_info", "attitude", "height")

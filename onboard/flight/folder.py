@@ -6,6 +6,9 @@ z axis is the optical axis, so the mount is `BODY_FROM_CAMERA_DOWN`. An empty ya
 A folder recorded by `pilotage fly` says more, so that a replay is given the same to the last bit: mount.yaml holds
 `body_from_camera` (the angles are then the vehicle's), and `EXACT_COLUMNS` hold the attitude as a quaternion
 (ned_from_body, which goes before the angles), the sums of its IMU, and the reason of a frame without telemetry.
+
+A row whose height_above_ground_m is empty may tell height_above_home_m instead, with home_latitude_deg and
+home_longitude_deg where home is known: over a map with heights the height above ground follows (`onboard.height`).
 """
 
 from __future__ import annotations
@@ -24,13 +27,15 @@ from onboard.camera import CameraModel
 from onboard.errors import FlightError
 from onboard.flight.source import FlightItem, Truth
 from onboard.frames import BODY_FROM_CAMERA_DOWN, quaternion_from_euler
-from onboard.records import Frame, Inertia, Reason, Telemetry
+from onboard.records import Frame, HeightReference, Inertia, Reason, Telemetry
 
 COLUMNS = ("file", "captured_at_ns", "roll_deg", "pitch_deg", "yaw_deg", "height_above_ground_m")
+HOME_COLUMNS = ("height_above_home_m", "home_latitude_deg", "home_longitude_deg")
 TRUTH_COLUMNS = ("latitude_deg", "longitude_deg")
 VELOCITY_COLUMNS = ("velocity_north_mps", "velocity_east_mps")
 INERTIA_COLUMNS = ("inertia_run", "inertia_east_mps", "inertia_north_mps", "lean_east_rad", "lean_north_rad")
 EXACT_COLUMNS = ("quat_w", "quat_x", "quat_y", "quat_z", *INERTIA_COLUMNS, "no_telemetry")
+_HEIGHT = COLUMNS[-1]
 _MOUNT = "mount.yaml"
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # camera.yaml speaks of the pixels as they are stored
 
@@ -137,8 +142,9 @@ def _read_rows(path: Path) -> list[_Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
+            there = set(reader.fieldnames or ())
+            missing = [name for name in COLUMNS if name not in there]
+            if missing and not (missing == [_HEIGHT] and HOME_COLUMNS[0] in there):
                 raise FlightError(f"columns missing in {path}", ", ".join(missing), ", ".join(COLUMNS), "add them")
             rows = [_row(_Cells(path, reader.line_num, cells)) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -176,6 +182,15 @@ class _Cells:
         except ValueError:
             raise self.wrong(column, "a reason, or nothing") from None
 
+    def degrees(self, columns: tuple[str, str]) -> tuple[float, float]:
+        """Latitude and longitude; NaN where empty."""
+        latitude, longitude = (self.number(column) for column in columns)
+        if abs(latitude) > 90:
+            raise self.wrong(columns[0], "degrees within 90")
+        if abs(longitude) > 180:
+            raise self.wrong(columns[1], "degrees within 180")
+        return latitude, longitude
+
     def wrong(self, column: str, expected: str) -> FlightError:
         where = f"{self._path}, line {self._line}, column {column}"
         return FlightError(where, repr(self.text(column)), expected, "correct the table")
@@ -187,11 +202,7 @@ def _row(cells: _Cells) -> _Row:
         raise cells.wrong("file", "the path of an image in the folder")
     if not 0 <= captured_at_ns < 2**63:
         raise cells.wrong("captured_at_ns", "nanoseconds since 1970")
-    latitude, longitude = (cells.number(column) for column in TRUTH_COLUMNS)
-    if abs(latitude) > 90:
-        raise cells.wrong("latitude_deg", "degrees within 90")
-    if abs(longitude) > 180:
-        raise cells.wrong("longitude_deg", "degrees within 180")
+    latitude, longitude = cells.degrees(TRUTH_COLUMNS)
     return _Row(file, captured_at_ns, _telemetry(cells, captured_at_ns), latitude, longitude)
 
 
@@ -201,17 +212,31 @@ def _telemetry(cells: _Cells, captured_at_ns: int) -> Telemetry | Reason:
         return cells.reason("no_telemetry")
     heading_known = cells.text("yaw_deg") != ""
     angles_deg = cells.number("roll_deg"), cells.number("pitch_deg"), cells.number("yaw_deg") if heading_known else 0.0
-    height_m = cells.number("height_above_ground_m")
+    height = _height(cells)
     north, east = (cells.number(column) for column in VELOCITY_COLUMNS)
     if not all(map(math.isfinite, angles_deg)):
         return Reason.BAD_TELEMETRY
-    if not math.isfinite(height_m):
+    if height is None:
         return Reason.NO_HEIGHT
     roll, pitch, yaw = map(math.radians, angles_deg)
     w, x, y, z = (cells.number(column) for column in EXACT_COLUMNS[:4])
     attitude = (w, x, y, z) if math.isfinite(w + x + y + z) else quaternion_from_euler(roll, pitch, yaw)
     velocity = (north, east, 0.0) if math.isfinite(north + east) else None
-    return Telemetry(captured_at_ns, attitude, height_m, heading_known, velocity, _inertia(cells))
+    height_m, reference, home_deg = height
+    inertia = _inertia(cells)
+    return Telemetry(captured_at_ns, attitude, height_m, heading_known, velocity, inertia, reference, home_deg)
+
+
+def _height(cells: _Cells) -> tuple[float, HeightReference, tuple[float, float] | None] | None:
+    """(metres, above what, home in degrees where told); None where there is no height."""
+    height_m, above_home_m = cells.number(_HEIGHT), cells.number(HOME_COLUMNS[0])
+    latitude, longitude = cells.degrees(HOME_COLUMNS[1:])
+    if math.isfinite(height_m):
+        return height_m, HeightReference.GROUND, None
+    if not math.isfinite(above_home_m):
+        return None
+    known = math.isfinite(latitude + longitude)
+    return above_home_m, HeightReference.HOME, (latitude, longitude) if known else None
 
 
 def _inertia(cells: _Cells) -> Inertia | None:

@@ -14,6 +14,9 @@ import numpy as np
 
 from onboard.camera import CameraModel
 from onboard.frames import ENU_FROM_NED, FLU_FROM_FRD, quaternion_from_rotation, rotation_from_quaternion
+from onboard.home import HeightZero
+from onboard.records import HeightReference
+from onboard.telemetry import TelemetryBuffer
 
 COMPRESSED_IMAGE, IMAGE = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
@@ -21,7 +24,7 @@ IMU, QUATERNION = "sensor_msgs/msg/Imu", "geometry_msgs/msg/QuaternionStamped"
 POSE = "geometry_msgs/msg/PoseStamped"
 RANGE, FLOAT64, FLOAT32 = "sensor_msgs/msg/Range", "std_msgs/msg/Float64", "std_msgs/msg/Float32"
 TWIST, ODOMETRY = "geometry_msgs/msg/TwistStamped", "nav_msgs/msg/Odometry"
-ALTITUDE = "mavros_msgs/msg/Altitude"
+ALTITUDE, HOME = "mavros_msgs/msg/Altitude", "mavros_msgs/msg/HomePosition"
 PX4_ATTITUDE, PX4_LOCAL = "px4_msgs/msg/VehicleAttitude", "px4_msgs/msg/VehicleLocalPosition"
 NAVSAT = "sensor_msgs/msg/NavSatFix"
 TF = "tf2_msgs/msg/TFMessage"
@@ -108,7 +111,7 @@ def body_frame(message: Any, kind: str) -> str:
 
 
 def height_m(message: Any, kind: str) -> float:
-    """Height above ground of Range (NaN outside what the sensor can measure), of Altitude or of a bare number.
+    """Height of Range (NaN outside what the sensor can measure), of Altitude or of a bare number; see the next one.
 
     MAVROS's Altitude: the clearance below where that is measured, else the height above the start. PX4's local
     position: the distance to the ground where valid.
@@ -124,6 +127,27 @@ def height_m(message: Any, kind: str) -> float:
     if high > low and not low <= measured <= high:
         return math.nan
     return measured
+
+
+def height_reference(message: Any, kind: str, topic: str) -> HeightReference:
+    """What that height is above: home where Altitude holds no clearance, and of MAVROS's rel_alt, a bare number."""
+    no_clearance = kind == ALTITUDE and not float(message.bottom_clearance) >= 0.0  # nan too
+    above_home = no_clearance or (kind in (FLOAT64, FLOAT32) and "rel_alt" in topic)
+    return HeightReference.HOME if above_home else HeightReference.GROUND
+
+
+def keep_height(
+    buffer: TelemetryBuffer, zero: HeightZero, at_ns: int, now_ns: int, message: Any, kind: str, topic: str
+) -> None:
+    """Put a height into the buffer, with the home that it is counted from; `now_ns` is by the clock of `zero`."""
+    metres, reference = height_m(message, kind), height_reference(message, kind, topic)
+    home = zero.height(metres, now_ns) if reference is HeightReference.HOME else None
+    buffer.add_height(at_ns, metres, reference, home)
+
+
+def home_deg(message: Any) -> tuple[float, float]:
+    """(latitude, longitude) of a HomePosition."""
+    return float(message.geo.latitude), float(message.geo.longitude)
 
 
 def velocity_ned_mps(message: Any, kind: str) -> tuple[float, float, float]:

@@ -18,6 +18,11 @@ from onboard.flight import ros
 _ALTITUDE_DEFINITION = "std_msgs/Header header\n" + "".join(
     f"float32 {name}\n" for name in ("monotonic", "amsl", "local", "relative", "terrain", "bottom_clearance")
 )
+_HOME_DEFINITIONS = {
+    "geographic_msgs/msg/GeoPoint": "float64 latitude\nfloat64 longitude\nfloat64 altitude\n",
+    ros.HOME: "std_msgs/Header header\ngeographic_msgs/GeoPoint geo\ngeometry_msgs/Point position\n"
+    "geometry_msgs/Quaternion orientation\ngeometry_msgs/Vector3 approach\n",
+}
 
 
 def _zstd_errors() -> Iterator[type[Exception]]:
@@ -52,7 +57,9 @@ BROKEN: tuple[type[Exception], ...] = (
 
 
 def types_without_definitions() -> Typestore:
-    """For bags that do not carry their definitions: those of ROS 2 itself, and MAVROS's Altitude."""
+    """For bags that do not carry their definitions: those of ROS 2 itself, and two of MAVROS."""
     store = get_typestore(Stores.ROS2_HUMBLE)
     store.register(get_types_from_msg(_ALTITUDE_DEFINITION, ros.ALTITUDE))
+    for name, definition in _HOME_DEFINITIONS.items():
+        store.register(get_types_from_msg(definition, name))
     return store

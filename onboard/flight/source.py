@@ -62,6 +62,7 @@ class Topics:
     attitude: str | None = None
     height: str | None = None
     velocity: str | None = None
+    home: str | None = None
     truth: str | None = None
 
 

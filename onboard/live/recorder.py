@@ -30,13 +30,14 @@ import yaml
 from onboard.camera import CameraModel
 from onboard.config import Config
 from onboard.errors import PilotageError
-from onboard.flight.folder import COLUMNS, EXACT_COLUMNS, INERTIA_COLUMNS, VELOCITY_COLUMNS, write_mount
+from onboard.flight.folder import COLUMNS, EXACT_COLUMNS, HOME_COLUMNS, INERTIA_COLUMNS, VELOCITY_COLUMNS, write_mount
 from onboard.frames import MapFrame, euler_from_rotation, rotation_from_quaternion
 from onboard.live.worker import FrameItem
-from onboard.records import Frame, Inertia, Reason, Step, Telemetry
+from onboard.records import Frame, HeightReference, Inertia, Reason, Step, Telemetry
 from onboard.replay.fixes import COLUMNS as FIX_COLUMNS
 from onboard.replay.fixes import format_row, row_of
 
+_COLUMNS = (*COLUMNS, *HOME_COLUMNS, *VELOCITY_COLUMNS, *EXACT_COLUMNS)
 _log = logging.getLogger(__name__)
 _QUEUE = 16  # 100 MB of full HD at worst
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # an aircraft has more disk than time
@@ -128,7 +129,7 @@ class Recorder:
         write_mount(self.folder, body_from_camera)
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
         (self.folder / "recording.json").write_text(json.dumps(dict(facts), indent=2) + "\n", encoding="utf-8")
-        self._frames_file = _table(self.folder / "frames.csv", (*COLUMNS, *VELOCITY_COLUMNS, *EXACT_COLUMNS))
+        self._frames_file = _table(self.folder / "frames.csv", _COLUMNS)
         self._fixes_file = _table(self.folder / "fixes.csv", FIX_COLUMNS)
 
     def _run(self) -> None:
@@ -158,7 +159,7 @@ def frame_row(item: FrameItem) -> list[str]:
     """The cells of frames.csv: angles for the eye, the quaternion in full; a reason where there is no telemetry."""
     told = item.telemetry
     if not isinstance(told, Telemetry):
-        return [item.source, str(item.captured_at_ns), *[""] * 6, *[""] * 4, *[""] * len(INERTIA_COLUMNS), told.value]
+        return [item.source, str(item.captured_at_ns), *[""] * (len(_COLUMNS) - 3), told.value]
     roll, pitch, yaw = map(math.degrees, euler_from_rotation(rotation_from_quaternion(told.attitude_quat_wxyz)))
     return [
         item.source,
@@ -166,12 +167,19 @@ def frame_row(item: FrameItem) -> list[str]:
         f"{roll:.4f}",
         f"{pitch:.4f}",
         f"{yaw:.4f}" if told.heading_known else "",
-        repr(float(told.height_above_ground_m)),
+        *_height_cells(told),
         *([""] * 2 if told.velocity_ned_mps is None else [repr(float(v)) for v in told.velocity_ned_mps[:2]]),
         *(repr(float(v)) for v in told.attitude_quat_wxyz),
         *_inertia_cells(told.inertia),
         "",
     ]
+
+
+def _height_cells(told: Telemetry) -> list[str]:
+    height = repr(float(told.height_above_ground_m))
+    if told.height_reference is HeightReference.GROUND:
+        return [height, "", "", ""]
+    return ["", height, *([""] * 2 if told.home_deg is None else [repr(float(v)) for v in told.home_deg])]
 
 
 def _inertia_cells(inertia: Inertia | None) -> list[str]:

@@ -3,11 +3,13 @@
 The score of a template at a place is the sum of its products with the map's features there, over the square
 root of the number of cells that have imagery: in -1..1, and a view that hangs over the map's edge is judged by
 the part that lies on it. Overlap-save: a block of S cells yields S - T + 1 places for templates of T.
-The spectra's product is a batched matrix product: all templates against all blocks at each frequency.
+The spectra's product is a batched matrix product: some templates against some blocks at each frequency. How many at
+once is bounded, so that a search under 72 hypotheses needs no more memory than one under 18.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import cv2
@@ -16,7 +18,9 @@ import numpy as np
 from onboard.region.level import DETAIL_SCALE, Level
 
 LARGE_BLOCK, SMALL_BLOCK = 128, 64
-_BLOCKS_AT_ONCE = 8  # bounds the memory of a product's operands: 8 blocks of 128 with 32 channels take 17 MB
+# Operands of one product: 4 blocks of 128 with 32 channels take 9 MB, 18 templates 38, where all of 72 would be 153.
+_BLOCKS_AT_ONCE = 4
+_TEMPLATES_AT_ONCE = 18
 _APART = 8  # cells: pieces of imagery nearer than this share their blocks
 _MIN_OVERLAP = 0.4
 
@@ -66,6 +70,14 @@ def block_origins(box: tuple[int, int, int, int], block: int, template: int) -> 
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Spectra:
+    """complex64 (C, F) of a block's features, (1, F) of its validity: None where imagery is everywhere."""
+
+    features: np.ndarray
+    valid: np.ndarray | None
+
+
 class SpectrumCache:
     """Spectra of a level's blocks, kept up to a limit: the map does not change in flight.
 
@@ -75,16 +87,18 @@ class SpectrumCache:
 
     def __init__(self, level: Level, limit_mb: float) -> None:
         self.level, self._limit = level, int(limit_mb * 1e6)
-        self._kept: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray] | None] = {}
+        self._kept: dict[tuple[int, int, int], Spectra | None] = {}
         self._bytes = 0
 
-    def get(self, row: int, col: int, block: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Spectra (C, F) of features and (1, F) of validity; None where the block has no imagery."""
+    def get(self, row: int, col: int, block: int) -> Spectra | None:
+        """None where the block has no imagery."""
         key = (row, col, block)
         if key in self._kept:
             return self._kept[key]
         cells, valid = _cut(self.level, row, col, block)
-        spectra = (_spectra(cells), _spectra(valid)) if valid.any() else None
+        spectra = None
+        if valid.any():
+            spectra = Spectra(_spectra(cells), None if valid.all() else _spectra(valid))
         self._bytes += _size(spectra)
         while self._bytes > self._limit and self._kept:
             self._bytes -= _size(self._kept.popitem()[1])
@@ -92,41 +106,84 @@ class SpectrumCache:
         return spectra
 
 
-def _size(spectra: tuple[np.ndarray, np.ndarray] | None) -> int:
-    return 0 if spectra is None else spectra[0].nbytes + spectra[1].nbytes
+def _size(spectra: Spectra | None) -> int:
+    if spectra is None:
+        return 0
+    return spectra.features.nbytes + (0 if spectra.valid is None else spectra.valid.nbytes)
 
 
 def correlate(
     cache: SpectrumCache, templates: np.ndarray, masks: np.ndarray, origins: list[tuple[int, int]], block: int
 ) -> list[ScoreBlock]:
     """Scores of templates (K, T, T, C) with masks bool (K, T, T) over the blocks that start at `origins`."""
-    size = templates.shape[1]
-    step = block - size + 1
+    step = block - templates.shape[1] + 1
+    shape = (len(origins), step, step)
+    best = _Best(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int16))
+    parts = -(-len(templates) // _TEMPLATES_AT_ONCE)
+    ends = [len(templates) * k // parts for k in range(parts + 1)]
+    for first, last in itertools.pairwise(ends):
+        _search(cache, templates[first:last], masks[first:last], origins, block, best, first)
+    centre = (templates.shape[1] - 1) / 2
+    return [
+        ScoreBlock(row + centre, col + centre, score, template)
+        for (row, col), score, template in zip(origins, best.score, best.template, strict=True)
+        if score[0, 0] > -np.inf
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The best so far at each place of each block, (blocks, n, n) each; -inf in blocks without imagery."""
+
+    score: np.ndarray
+    template: np.ndarray
+
+    def take(self, index: int, scores: np.ndarray, first: int) -> None:
+        """Scores (K, n, n) of the templates from number `first` on in one block; of equal ones the earlier stays."""
+        which = scores.argmax(axis=0)
+        top = np.take_along_axis(scores, which[None], axis=0)[0]
+        higher = top > self.score[index]
+        np.copyto(self.score[index], top, where=higher)
+        np.copyto(self.template[index], which + first, where=higher, casting="unsafe")
+
+
+def _search(
+    cache: SpectrumCache,
+    templates: np.ndarray,
+    masks: np.ndarray,
+    origins: list[tuple[int, int]],
+    block: int,
+    best: _Best,
+    first: int,
+) -> None:
+    """Try a few templates, the first of which has number `first`, on all blocks."""
+    step = best.score.shape[-1]
     conjugate = _template_spectra(templates, block)  # (F, K, C)
     mask_conjugate = _template_spectra(masks[..., None].astype(np.float32), block)
-    total = masks.sum(axis=(1, 2)).astype(np.float32)[:, None, None, None]
-    centre = (size - 1) / 2
-    found: list[ScoreBlock] = []
+    total = masks.sum(axis=(1, 2)).astype(np.float32)[:, None, None]
     for start in range(0, len(origins), _BLOCKS_AT_ONCE):
-        fetched = [(origin, cache.get(*origin, block)) for origin in origins[start : start + _BLOCKS_AT_ONCE]]
-        present = [(origin, spectra) for origin, spectra in fetched if spectra is not None]
+        few = origins[start : start + _BLOCKS_AT_ONCE]
+        features = np.empty((conjugate.shape[2], conjugate.shape[0], len(few)), np.complex64)  # (C, F, blocks)
+        present: list[tuple[int, np.ndarray | None]] = []
+        for index, origin in enumerate(few, start):
+            spectra = cache.get(*origin, block)
+            if spectra is not None:
+                features[..., len(present)] = spectra.features
+                present.append((index, spectra.valid))
         if block == LARGE_BLOCK:
             cache.level.release()  # a search of the whole map looks at all of it
         if not present:
             continue
-        features = np.stack([spectra[0] for _, spectra in present], axis=-1)  # (C, F, blocks)
-        valid = np.stack([spectra[1] for _, spectra in present], axis=-1)
-        corners = [origin for origin, _ in present]
-        del fetched, present  # as large as the stack
-        scores = _inverse(conjugate @ features.swapaxes(0, 1), block, step)
-        count = _inverse(mask_conjugate @ valid.swapaxes(0, 1), block, step)
-        scores /= np.sqrt(np.maximum(count, 0.25 * total))
-        scores[count < _MIN_OVERLAP * total] = -1.0
-        best = scores.argmax(axis=0)  # (blocks, step, step)
-        top = np.take_along_axis(scores, best[None], axis=0)[0]
-        for (row, col), score, template in zip(corners, top, best.astype(np.int16), strict=True):
-            found.append(ScoreBlock(row + centre, col + centre, score, template))
-    return found
+        scores = _inverse(conjugate @ features[..., : len(present)].swapaxes(0, 1), block, step)
+        for k, (index, valid) in enumerate(present):
+            there = scores[:, k]
+            if valid is None:  # imagery everywhere: nothing to count
+                there /= np.sqrt(total)
+            else:
+                count = np.rint(_inverse(mask_conjugate @ valid.T[..., None], block, step)[:, 0])
+                there /= np.sqrt(np.maximum(count, 0.25 * total))
+                there[count < _MIN_OVERLAP * total] = -1.0
+            best.take(index, there, first)
 
 
 def _template_spectra(pictures: np.ndarray, block: int) -> np.ndarray:
@@ -141,19 +198,29 @@ def _template_spectra(pictures: np.ndarray, block: int) -> np.ndarray:
 
 
 def _spectra(picture: np.ndarray) -> np.ndarray:
-    """float32 (S, S, C) -> complex64 (C, F), F = S * (S / 2 + 1). OpenCV's transform is the fastest at hand."""
+    """float32 (S, S, C) -> complex64 (C, F), F = S * (S / 2 + 1). OpenCV's real transform is the fastest at hand."""
     size, _, channels = picture.shape
-    half = size // 2 + 1
-    out = np.empty((channels, size, half), np.complex64)
+    half = size // 2
+    out = np.empty((channels, size, half + 1), np.complex64)
     for k, plane in enumerate(np.ascontiguousarray(picture.transpose(2, 0, 1))):
-        out[k] = cv2.dft(plane, flags=cv2.DFT_COMPLEX_OUTPUT)[:, :half].view(np.complex64)[..., 0]
+        packed = cv2.dft(plane)
+        out.real[k, :, 1:half], out.imag[k, :, 1:half] = packed[:, 1:-1:2], packed[:, 2:-1:2]
+        # The first and the last column are those of real rows: packed downwards, the other half mirrors them.
+        for column, source in ((0, packed[:, 0]), (half, packed[:, -1])):
+            out[k, [0, half], column] = source[[0, -1]]
+            out.real[k, 1:half, column], out.imag[k, 1:half, column] = source[1:-1:2], source[2:-1:2]
+            out[k, half + 1 :, column] = out[k, half - 1 : 0 : -1, column].conj()
     return out.reshape(channels, -1)
 
 
 def _inverse(product: np.ndarray, block: int, step: int) -> np.ndarray:
-    """complex (F, K, B) -> float32 (K, B, step, step): the displacements at which a template lies inside."""
+    """complex (F, K, B) -> float32 (K, B, step, step): the displacements at which a template lies inside.
+
+    `irfft2` in two steps, so that rows which are not asked for are left out of the second.
+    """
     planes = np.ascontiguousarray(product.transpose(1, 2, 0)).reshape(*product.shape[1:], block, block // 2 + 1)
-    return np.fft.irfft2(planes, s=(block, block))[..., :step, :step].astype(np.float32, copy=False)
+    rows = np.fft.ifft(planes, axis=-2)[..., :step, :]
+    return np.fft.irfft(rows, n=block)[..., :step].astype(np.float32, copy=False)
 
 
 def _cut(level: Level, row: int, col: int, block: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from onboard.errors import EngineError
 
-WHOLE = ("coarse", "margin", "z", "agree", "votes", "fine", "fine_margin", "gradient", "grey")
-LOCAL = ("coarse", "agree", "votes", "fine", "gradient", "grey")
+WHOLE = ("coarse", "margin", "z", "agree", "votes", "fine", "fine_margin", "gradient", "grey", "seen")
+LOCAL = ("coarse", "agree", "votes", "fine", "gradient", "grey", "seen")
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,10 @@ from onboard.rectify import Rectifier
 from onboard.region import Level, RegionMap
 
 _RETRIEVED = 256  # tiles asked of FAISS
-_BATCH = 16  # views embedded at once
+_BATCH = 16  # views embedded at once; of more, fine features are not kept: those of 72 are 38 MB
 _LOOK_AGAIN = 3  # best candidates of a search of the whole map that are looked at again
-_WINDOWS_HELD = 4  # windows cut before the level's pages are given back: one of 256 pixels keeps 8 MB of them resident
+_LARGE_VIEW = math.log(128.0**2)  # pixels of a view that is neither large nor small
+_WINDOWS_HELD = 2  # windows cut before the level's pages are given back: one of 256 pixels keeps 8 MB of them resident
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class Locator:
         if seen_m < self.config.rectify.min_footprint_m:
             return Rejected(at, Reason.VIEW_TOO_SMALL, detail=f"{seen_m:.0f} m")
 
-        embedded = self._embed([view.image_rgb for view in views], [view.mask for view in views])
+        embedded = self._embed(views, with_fine=len(views) <= _BATCH)
         watch.lap("embed")
         if not _finite(embedded):
             return Rejected(at, Reason.ENGINE_FAULT, detail="not a number")
@@ -148,11 +149,15 @@ class Locator:
             return Rejected(at, Reason.NO_CANDIDATE)
         return Located(tuple(fixes), heatmap)
 
-    def _embed(self, images: list[np.ndarray], masks: list[np.ndarray]) -> Embeddings:
-        parts = [
-            self.engine.embed(np.stack(images[i : i + _BATCH]), np.stack(masks[i : i + _BATCH]))
-            for i in range(0, len(images), _BATCH)
-        ]
+    def _embed(self, views: Sequence[GroundView], with_fine: bool = True) -> Embeddings:
+        return self._embed_pictures([view.image_rgb for view in views], [view.mask for view in views], with_fine)
+
+    def _embed_pictures(self, images: list[np.ndarray], masks: list[np.ndarray], with_fine: bool = True) -> Embeddings:
+        """Without `with_fine` the fine features are empty, (0, ...)."""
+        parts = []
+        for i in range(0, len(images), _BATCH):
+            part = self.engine.embed(np.stack(images[i : i + _BATCH]), np.stack(masks[i : i + _BATCH]))
+            parts.append(part if with_fine else dataclasses.replace(part, fine=part.fine[:0].copy()))
         if len(parts) == 1:
             return parts[0]
         return Embeddings(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("descriptors", "detail", "fine")))
@@ -229,8 +234,15 @@ class Locator:
     ) -> list[Fix] | None:
         """Align the best modes; fixes, most probable first. None where the network's numbers are none."""
         chosen = modes[: search.refined]
-        fine = [embedded.fine[mode.template] for mode in chosen]
-        matches = self._align(level, chosen, [views[mode.template] for mode in chosen], fine, telemetry)
+        sought = [views[mode.template] for mode in chosen]
+        if len(embedded.fine):
+            fine = [embedded.fine[mode.template] for mode in chosen]
+        else:
+            anew = self._embed(sought)
+            if not _finite(anew):
+                return None
+            fine = list(anew.fine)
+        matches = self._align(level, chosen, sought, fine, telemetry)
         if matches is None:
             return None
         ranked = self._fixes(level, matches, modes, heatmap, search, telemetry)
@@ -249,7 +261,7 @@ class Locator:
         """Align each view with the map at its mode; modes without enough patches are left out."""
         stride = self.engine.facts.fine_stride
         windows = [self._window(level, mode.position_enu_m) for mode in modes]
-        tiles = self._embed([rgb for rgb, _ in windows], [mask for _, mask in windows])
+        tiles = self._embed_pictures([rgb for rgb, _ in windows], [mask for _, mask in windows])
         if not _finite(tiles):
             return None
         tile_cells = cell_mask(np.stack([mask for _, mask in windows]), stride)
@@ -286,7 +298,7 @@ class Locator:
             centre = fix.position_enu_m + self._lever(view, telemetry, fix.position_enu_m)
             views.append(view)
             modes.append(dataclasses.replace(match.mode, position_enu_m=centre))
-        embedded = self._embed([view.image_rgb for view in views], [view.mask for view in views])
+        embedded = self._embed(views)
         return self._align(level, modes, views, list(embedded.fine), telemetry) if _finite(embedded) else None
 
     def _fixes(
@@ -315,6 +327,7 @@ class Locator:
                 "fine_margin": strength[k] - max(strength[:k] + strength[k + 1 :], default=0.0),
                 "gradient": match.gradient,
                 "grey": match.grey,
+                "seen": math.log(float(match.view.mask.sum())) - _LARGE_VIEW,
             }
             ranked.append((self._fix(level, match.view, mode, alignment, evidence, logistic, telemetry), match))
         return sorted(ranked, key=lambda pair: -logistic.logit(pair[0].evidence))

@@ -3,7 +3,8 @@
 A Bayes filter over places, kept as a short list of hypotheses instead of a grid. Each frame votes with its few
 best fixes; a vote adds its log-odds to the hypothesis that it agrees with, or founds a new one; hypotheses that a
 frame does not confirm lose. One lucky frame is never enough, nor are look-alikes that take turns: the fixes that
-agree must do so without a frame between them that believes in another place.
+agree must do so without a frame between them that believes in another place. Nor is one view that comes again and
+again: over the same ground a look-alike looks alike once more, so a vote counts by what share of its view is new.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Hypothesis:
     count: int  # of fixes that agreed since a frame last believed in another place
     fix: Fix  # the latest that confirmed it
     confirmed_at_ns: int
+    counted_enu_m: np.ndarray  # where the last vote came from
 
 
 class Acquisition:
@@ -44,8 +46,10 @@ class Acquisition:
         self.hypotheses: list[Hypothesis] = []
         self._valid_at_ns: int | None = None
 
-    def add(self, at_ns: int, fixes: Sequence[Fix], velocity_enu_mps: np.ndarray | None) -> Hypothesis | None:
-        """One frame's fixes; the accepted hypothesis, once there is one."""
+    def add(
+        self, at_ns: int, fixes: Sequence[Fix], velocity_enu_mps: np.ndarray | None, side_m: float = 0.0
+    ) -> Hypothesis | None:
+        """One frame's fixes; the accepted hypothesis, once there is one. `side_m` of the ground seen."""
         window_ns = int(self.config.acquire_window_s * 1e9)
         self.hypotheses = [h for h in self.hypotheses if at_ns - h.confirmed_at_ns <= window_ns]
         self._move(at_ns, velocity_enu_mps)
@@ -58,11 +62,13 @@ class Acquisition:
             believed = believed or vote > 0
             near = self._nearest(fix)
             if near is None:
-                founded = Hypothesis(fix.position_enu_m, fix.covariance_enu_m2, vote, 1, fix, at_ns)
+                place = fix.position_enu_m
+                founded = Hypothesis(place, fix.covariance_enu_m2, vote, 1, fix, at_ns, place)
                 self.hypotheses.append(founded)
                 confirmed.add(id(founded))
             elif id(near) not in confirmed:
-                _merge(near, fix, vote + _AGREEMENT, at_ns)
+                _count(near, fix, vote + _AGREEMENT, side_m)
+                _merge(near, fix, at_ns)
                 confirmed.add(id(near))
         for hypothesis in self.hypotheses:
             if id(hypothesis) not in confirmed:
@@ -104,10 +110,19 @@ class Acquisition:
         return best
 
 
-def _merge(hypothesis: Hypothesis, fix: Fix, vote: float, at_ns: int) -> None:
+def _count(hypothesis: Hypothesis, fix: Fix, vote: float, side_m: float) -> None:
+    """What a vote adds: by the share of its view that is new, or all of it where it says more than all before."""
+    moved_m = float(np.linalg.norm(fix.position_enu_m - hypothesis.counted_enu_m))
+    share = min(1.0, moved_m / side_m) if side_m > 0 and vote > 0 else 1.0
+    hypothesis.log_odds += share * vote
+    if vote > 0:
+        hypothesis.log_odds = max(hypothesis.log_odds, vote)
+    hypothesis.counted_enu_m = fix.position_enu_m
+
+
+def _merge(hypothesis: Hypothesis, fix: Fix, at_ns: int) -> None:
     gain = hypothesis.covariance_enu_m2 @ np.linalg.inv(hypothesis.covariance_enu_m2 + fix.covariance_enu_m2)
     hypothesis.position_enu_m = hypothesis.position_enu_m + gain @ (fix.position_enu_m - hypothesis.position_enu_m)
     hypothesis.covariance_enu_m2 = (np.eye(2) - gain) @ hypothesis.covariance_enu_m2
-    hypothesis.log_odds += vote
     hypothesis.count += 1
     hypothesis.fix, hypothesis.confirmed_at_ns = fix, at_ns

@@ -12,6 +12,11 @@ heading); h: the height above ground. Without d the loop through the vehicle is 
 
 e: the error that the fixes of one piece of ground have in common, for the shadows and the relief in view are the same;
 it is another one some 30 m on. Without it in the state a hundred fixes that say the same would seem to prove it.
+
+Visual odometry sees the difference of p + h d between two frames, and no e: the map has no part in it. It is too long
+by as much as the height told is too large (over a forest by that of the trees), and turned by as much as the heading
+told. So p + h d at the last frame is kept in the state, and both errors. With it velocity, and by that the lean, is
+known from something that neither fixes nor the vehicle's attitude lead.
 """
 
 from __future__ import annotations
@@ -23,10 +28,12 @@ import numpy as np
 
 from onboard.config import TrackConfig
 from onboard.track.filter import Filter, predicted
+from onboard.track.odometry import Moved
 
 _GRAVITY_MPS2 = 9.80665
 _POSITION, _VELOCITY, _LEAN, _BIAS, _COMMON = slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8), slice(8, 10)
-_STATES = 10
+_SEEN, _ODOMETRY = slice(10, 12), slice(12, 14)
+_STATES = 14
 # What an estimator may do to its attitude in a second where nobody tells: radians per root second.
 _UNKNOWN_LEAN_RAD = 3e-3
 _BIAS_LASTS_S = 60.0  # the vehicle's estimator follows its gyroscopes' drift, some way behind; a drift that turns round
@@ -47,8 +54,9 @@ class Leaned:
 
 
 class InertialFilter(Filter):
-    """State (10,): east, north, v_east, v_north; the lean to the east and north in rad; its unseen rate forward and
-    to the right in rad/s; what the fixes here have in common, east and north in m.
+    """State (14,): east, north, v_east, v_north; the lean to the east and north in rad; its unseen rate forward and
+    to the right in rad/s; what the fixes here have in common, east and north in m; where the last frame was seen from,
+    east and north in m; by what share odometry is too long, and how far it is turned to the left, in rad.
     """
 
     def __init__(
@@ -73,7 +81,10 @@ class InertialFilter(Filter):
             covariance[_POSITION, _POSITION] += variance * lever**2
             covariance[_POSITION, part] = covariance[part, _POSITION] = -variance * lever
         covariance[_BIAS, _BIAS] = np.eye(2) * math.radians(config.gyro_bias_sigma_dps) ** 2
+        covariance[_ODOMETRY, _ODOMETRY] = self._odometry_errors()
         self.covariance = covariance
+        self._seen_at_ns: int | None = None
+        self.mark()
 
     def predict(
         self,
@@ -100,6 +111,8 @@ class InertialFilter(Filter):
         step[_BIAS, _BIAS] = np.eye(2) * bias_keep
         spread[_BIAS, _BIAS] = np.eye(2) * bias_rad**2 * (1 - bias_keep**2)
         spread[_COMMON, _COMMON] = np.eye(2) * self.config.fix_bias_m**2 * (1 - keep**2)
+        step[_ODOMETRY, _ODOMETRY] = np.eye(2) * keep
+        spread[_ODOMETRY, _ODOMETRY] = self._odometry_errors() * (1 - keep**2)
         if leaned is not None:  # a manoeuvre leans the accelerations by half of that meanwhile
             turn_mps = _GRAVITY_MPS2 * self.config.lean_turn_noise * leaned.turned_rad * dt / 2
             spread[_VELOCITY, _VELOCITY] += np.eye(2) * turn_mps**2
@@ -113,6 +126,11 @@ class InertialFilter(Filter):
             self.state[_VELOCITY] -= _GRAVITY_MPS2 * leaned.lean_enu_rad * dt / 2
         self.valid_at_ns = to_ns
 
+    def _odometry_errors(self) -> np.ndarray:
+        """(2, 2) variances of odometry's length, as a share, and direction, in rad."""
+        track = self.config
+        return np.diag([track.odometry_scale_sigma**2, math.radians(track.odometry_heading_sigma_deg) ** 2])
+
     @property
     def _length_m(self) -> float:
         return max(self.config.fix_bias_length_m, 1e-3)
@@ -125,11 +143,38 @@ class InertialFilter(Filter):
 
     def update_position(self, position_enu_m: np.ndarray, covariance_enu_m2: np.ndarray) -> None:
         """Take in a fix (2,) with covariance (2, 2), made with the vehicle's own attitude."""
-        seen = self._seen()
-        gain = np.linalg.solve(seen @ self.covariance @ seen.T + covariance_enu_m2, seen @ self.covariance).T
-        self.state = self.state + gain @ (position_enu_m - seen @ self.state)
-        keep = np.eye(_STATES) - gain @ seen
-        self.covariance = keep @ self.covariance @ keep.T + gain @ covariance_enu_m2 @ gain.T
+        self._take_in(position_enu_m - self._seen() @ self.state, self._seen(), covariance_enu_m2)
+
+    def mark(self) -> None:
+        """A frame was seen from here: what odometry says of the next one begins here."""
+        kept = np.eye(_STATES)
+        kept[_SEEN] = 0.0
+        kept[_SEEN, _POSITION], kept[_SEEN, _LEAN] = np.eye(2), np.eye(2) * self.height_m
+        self.state = kept @ self.state
+        self.covariance = kept @ self.covariance @ kept.T
+        self._seen_at_ns = self.valid_at_ns
+
+    def update_moved(self, moved: Moved) -> bool:
+        """Take in visual odometry that leads from the last mark to now; whether it did, and was to be believed."""
+        if moved.from_ns != self._seen_at_ns or moved.to_ns != self.valid_at_ns:
+            return False
+        shown = np.zeros((2, _STATES))
+        shown[:, _POSITION], shown[:, _LEAN], shown[:, _SEEN] = np.eye(2), np.eye(2) * self.height_m, -np.eye(2)
+        way = shown @ self.state
+        shown[:, _ODOMETRY] = np.stack([way, [-way[1], way[0]]], axis=1)
+        miss = moved.enu_m - shown @ self.state
+        spread = np.eye(2) * moved.sigma_m**2
+        expected = shown @ self.covariance @ shown.T + spread
+        believed = float(miss @ np.linalg.solve(expected, miss)) <= self.config.gate_chi2
+        if believed:
+            self._take_in(miss, shown, spread)
+        return believed
+
+    def _take_in(self, miss: np.ndarray, shown: np.ndarray, noise: np.ndarray) -> None:
+        gain = np.linalg.solve(shown @ self.covariance @ shown.T + noise, shown @ self.covariance).T
+        self.state = self.state + gain @ miss
+        keep = np.eye(_STATES) - gain @ shown
+        self.covariance = keep @ self.covariance @ keep.T + gain @ noise @ gain.T
 
     def distance2(self, position_enu_m: np.ndarray, covariance_enu_m2: np.ndarray) -> float:
         seen = self._seen()
@@ -137,14 +182,14 @@ class InertialFilter(Filter):
         return float(miss @ np.linalg.solve(seen @ self.covariance @ seen.T + covariance_enu_m2, miss))
 
     def _seen(self) -> np.ndarray:
-        """(2, 10): what of the state a fix shows."""
+        """(2, 14): what of the state a fix shows."""
         seen = np.zeros((2, _STATES))
         seen[:, _POSITION], seen[:, _LEAN], seen[:, _COMMON] = np.eye(2), np.eye(2) * self.height_m, np.eye(2)
         return seen
 
 
 def _step(dt: float, keep: float, leaned: Leaned | None) -> np.ndarray:
-    """(10, 10) of the state's own change in `dt` seconds; `keep` of what the fixes have in common stays."""
+    """(14, 14) of the state's own change in `dt` seconds; `keep` of what the fixes have in common stays."""
     step = np.eye(_STATES)
     step[_POSITION, _VELOCITY] = np.eye(2) * dt
     step[_COMMON, _COMMON] = np.eye(2) * keep

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from onboard.records import Estimate, Fix, Reason, State, Telemetry
 from onboard.track.acquire import Acquisition
 from onboard.track.filter import Filter
 from onboard.track.inertial import InertialFilter, Leaned
+from onboard.track.odometry import Moved
 from onboard.track.velocity import VelocityUse, velocity_use
 
 _GATED_LIMIT = 4  # fixes in a row that the gate refuses: it is the track that is wrong
@@ -44,6 +46,7 @@ class Tracker:
         self._height_m = 0.0  # above ground, likewise
         self._velocity_lent = False  # whether the belief goes on with it since the last fix
         self._fixed_at_ns = 0
+        self._held_at_ns = 0
         self._gated = 0
         self.missed = 0
 
@@ -64,9 +67,42 @@ class Tracker:
             self.filter.height_m = self._height_m
         if not self._moved_by_inertia(at_ns, said_before):
             self._move(at_ns, velocity_enu_mps, before)
-        too_old = at_ns - self._fixed_at_ns > self.config.track.coast_s * 1e9
+        too_old = at_ns - max(self._fixed_at_ns, self._held_at_ns) > self.config.track.coast_s * 1e9
         if too_old or self.filter.position_sigma_m > self.config.track.max_position_sigma_m:
             self.lose()
+
+    def wants_odometry(self, velocity_known: bool) -> bool:
+        """Whether it helps to compare frames: a velocity that may be believed as it is told says more."""
+        return self._use is not VelocityUse.MEASURED or not velocity_known
+
+    def true_motion(self, moved: Moved) -> Moved:
+        """Odometry under the heading and height that fixes have shown, not those that were told."""
+        cos, sin = math.cos(self.heading_offset_rad), math.sin(self.heading_offset_rad)
+        east, north = moved.enu_m * self.height_scale
+        return replace(moved, enu_m=np.array([cos * east + sin * north, cos * north - sin * east]))
+
+    def moved(self, moved: Moved) -> None:
+        """Take in how far it was since the last mark; call it between `predict` and a fix.
+
+        A filter without inertia has had it as a velocity by then.
+        """
+        if self.filter is None:
+            return
+        if isinstance(self.filter, InertialFilter) and not self.filter.update_moved(self.true_motion(moved)):
+            return
+        if moved.to_ns - self._fixed_at_ns <= self.config.track.hold_s * 1e9:
+            self._held_at_ns = moved.to_ns
+
+    @property
+    def held(self) -> bool:
+        """Whether pictures, by the map or by each other, held the position at the last frame."""
+        now_ns = None if self.filter is None else self.filter.valid_at_ns
+        return now_ns is not None and now_ns in (self._fixed_at_ns, self._held_at_ns)
+
+    def mark(self) -> None:
+        """Odometry goes on from this frame; call it after the fix."""
+        if isinstance(self.filter, InertialFilter):
+            self.filter.mark()
 
     def _moved_by_inertia(self, at_ns: int, before: Telemetry | None) -> bool:
         """The prediction by what the IMU felt since the last frame, where that is known."""
@@ -110,9 +146,12 @@ class Tracker:
         self.heading_offset_rad, self.height_scale = 0.0, 1.0
         self._gated = self.missed = 0
 
-    def acquire(self, at_ns: int, fixes: Sequence[Fix], velocity_enu_mps: np.ndarray | None) -> Reason | None:
-        """Fixes of a search of the whole map; None once the place is earned (and the state TRACKING)."""
-        accepted = self.acquisition.add(at_ns, fixes, velocity_enu_mps)
+    def acquire(
+        self, at_ns: int, fixes: Sequence[Fix], velocity_enu_mps: np.ndarray | None, side_m: float = 0.0
+    ) -> Reason | None:
+        """Fixes of a search of the whole map, `side_m` of the ground seen; None once the place is earned (and the state
+        TRACKING)."""
+        accepted = self.acquisition.add(at_ns, fixes, velocity_enu_mps, side_m)
         if accepted is None:
             self.state = State.ACQUIRING if self.acquisition.hypotheses else State.LOST
             return Reason.ACQUIRING if fixes else Reason.NO_CANDIDATE

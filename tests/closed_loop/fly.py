@@ -80,7 +80,12 @@ def _options() -> argparse.Namespace:
         "--sun", type=float, nargs=2, default=(180.0, 38.0), help="azimuth, elevation of the day; the map's is 152, 50"
     )
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters of the vehicle to change"
+        "--set",
+        nargs="*",
+        type=_parameter,
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters of the vehicle to change",
     )
     parser.add_argument("--fps", type=float, default=2.0, help="pictures per second of simulated time")
     parser.add_argument("--speedup", type=float, default=1.0, help="of the simulation")

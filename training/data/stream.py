@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from training.data.ground import Ground, cut, naip_places, read_raster, split
 from training.data.pairs import Pair, PairConfig, draw_pair
+from training.data.weather import STYLES, degrade
 
 CITIES = ("riverside", "long_beach", "chico")
 LARGE = PairConfig()
@@ -37,21 +38,22 @@ class Sample(TypedDict):
 
 @dataclass(frozen=True)
 class Mixture:
-    """Where pairs come from, and when the canvas grows."""
+    """Where pairs come from, and what changes along a training: the canvas, and the weather after the first cycle."""
 
     data: str
     rendered: str = ""  # a folder of rendered pairs; empty: none
     rendered_share: float = 0.3
     namie_share: float = 0.15
     one_city_share: float = 0.5
-    small_share: float = 0.85  # of the steps, the first ones
+    small_share: float = 0.85  # of a cycle's steps, the first ones
+    weather_share: float = 0.15  # of the views, once the first cycle has learnt what clear ones look like
 
 
 class PairStream(Dataset):  # type: ignore[type-arg]
-    """Pairs 0 .. steps * batch - 1; pair i belongs to step i // batch."""
+    """Pairs 0 .. steps * batch - 1; pair i belongs to step i // batch. They make up `cycles` of one length."""
 
-    def __init__(self, mixture: Mixture, steps: int, batch: int, seed: int) -> None:
-        self.mixture, self.steps, self.batch, self.seed = mixture, steps, batch, seed
+    def __init__(self, mixture: Mixture, steps: int, batch: int, seed: int, cycles: int = 1) -> None:
+        self.mixture, self.steps, self.batch, self.seed, self.cycles = mixture, steps, batch, seed, cycles
         root = Path(mixture.data)
         self.cities = [split(naip_places(root / "naip", city))[0] for city in CITIES]
         rgb, valid, metres = read_raster(root / "namie" / "orthophoto_2017.tif")
@@ -68,15 +70,20 @@ class PairStream(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> Sample:
         step = index // self.batch
-        config = SMALL if step < self.mixture.small_share * self.steps else LARGE
+        cycle, along = divmod(step * self.cycles / self.steps, 1.0)
+        config = SMALL if along < self.mixture.small_share else LARGE
         theme = np.random.default_rng([self.seed, 1, step])
         city = self.cities[theme.integers(len(self.cities))] if theme.random() < self.mixture.one_city_share else None
         rng = np.random.default_rng([self.seed, 0, index])
         while True:
             pair = self._draw(city, rng, config)
             if pair.view_mask.mean() >= 0.04 and pair.tile_mask.mean() >= 0.2:
+                view = pair.view
+                if cycle >= 1 and rng.random() < self.mixture.weather_share:
+                    style = STYLES[1 + rng.integers(len(STYLES) - 1)]
+                    view = degrade(view, style, int(rng.integers(2**31))) * pair.view_mask[..., None]
                 return {
-                    "image": np.stack([pair.view, pair.tile]).transpose(0, 3, 1, 2),
+                    "image": np.stack([view, pair.tile]).transpose(0, 3, 1, 2),
                     "mask": np.stack([pair.view_mask, pair.tile_mask])[:, None],
                     "offset_px": pair.offset_px.astype(np.float32),
                     "moved_px": pair.moved_px.transpose(2, 0, 1),

@@ -32,11 +32,11 @@ def evaluate(
     from onboard.engine import SHIPPED_MODEL
     from onboard.errors import ConfigError
     from training.benchmarks.opening import open_benchmark
+    from training.data.weather import STYLES
     from training.evaluation.describer import open_describer
     from training.evaluation.run import Options, take
     from training.evaluation.run import evaluate as run
     from training.evaluation.table import print_results, write_json
-    from training.evaluation.weather import STYLES
 
     wanted = weather or []
     unknown = [style for style in wanted if style not in (*STYLES, "all")]

@@ -14,6 +14,7 @@ from rich.progress import track
 
 from onboard.errors import EngineError
 from training.benchmarks.base import Benchmark, Picture
+from training.data.weather import degrade
 from training.evaluation.describer import Describer, Match, Seen
 from training.evaluation.metrics import (
     average_precision,
@@ -25,7 +26,6 @@ from training.evaluation.metrics import (
     within,
 )
 from training.evaluation.retrieve import Ranking, covers, rerank, search
-from training.evaluation.weather import degrade
 
 _LISTED = 10  # references listed a query: what SDM@10 needs
 

@@ -128,7 +128,7 @@ class MavlinkLink:
         reference = self._reference()
         if reset or self._lost:
             self._reset_counter, self._lost = (self._reset_counter + 1) % 256, False
-        height = estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
+        height = estimate.told_height_m if height_above_home_m is None else height_above_home_m
         if self._last_valid_ns is not None and estimate.valid_at_ns <= self._last_valid_ns:
             return self._withhold(Withheld.STALE)
         if not (_finite(estimate.position_enu_m, estimate.covariance[:2, :2]) and math.isfinite(height)):

@@ -59,7 +59,7 @@ def odometry(
 ) -> mav.MAVLink_odometry_message:
     """ODOMETRY in LOCAL_FRD / BODY_FRD, the only pair of frames that ArduPilot reads.
 
-    `height_above_home_m` defaults to the height above ground: right where the ground is as high as the origin.
+    `height_above_home_m` defaults to the height that the vehicle told: right where that is counted from the origin.
     """
     quat = attitude_quat_wxyz(estimate, telemetry)
     return _odometry(
@@ -215,8 +215,8 @@ def _ned_m(estimate: Estimate, reference: Reference, height_above_home_m: float 
 
 
 def _height_m(estimate: Estimate, height_above_home_m: float | None) -> float:
-    """Above the origin: the height above ground where the other is not known."""
-    return estimate.height_above_ground_m if height_above_home_m is None else height_above_home_m
+    """Above the origin: the height that the vehicle told of itself where the other is not known."""
+    return estimate.told_height_m if height_above_home_m is None else height_above_home_m
 
 
 def _odometry(

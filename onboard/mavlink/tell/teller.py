@@ -60,7 +60,7 @@ class Teller:
         self._propagator = Propagator(config.track, config.link, self._felt if live else lambda *_: None)
         self._meter = LatencyMeter(config.link.latency_ms)
         self._first_valid_ns: int | None = None  # of the present track; None while LOST
-        self._fixed_at_ns = 0
+        self._held_at_ns = 0
         self._ever_told, self._jumped = False, False
         self._due_ns = 0
         self._warned = False
@@ -77,12 +77,14 @@ class Teller:
         if step.estimate is None:
             return
         if step.reason is None:
-            self._fixed_at_ns = step.estimate.valid_at_ns
+            self._held_at_ns = step.estimate.valid_at_ns
             self._measure(step, now_ns)
+        elif step.held and self._first_valid_ns is not None:
+            self._held_at_ns = step.estimate.valid_at_ns
         elif self._first_valid_ns is None:
             return  # motion alone, of a track whose fixes were never seen here
         self._first_valid_ns = self._first_valid_ns or step.estimate.valid_at_ns
-        self._propagator.take(step.estimate, self._fixed_at_ns)
+        self._propagator.take(step.estimate, self._held_at_ns)
 
     def at(self, valid_at_ns: int) -> Estimate | None:
         """Our own estimate of an instant, if it may be told."""

@@ -18,10 +18,13 @@ from collections.abc import Callable
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.frames import quaternion_from_euler
+from onboard.home import HeightZero
+from onboard.mavlink.tell.place import DEGREES_E7
 from onboard.mavlink.vehicle import height, readings
 from onboard.mavlink.vehicle.height import HeightChoice, HeightSource
 from onboard.mavlink.vehicle.inertia import InertialSums
 from onboard.mavlink.vehicle.timesync import TimeSync
+from onboard.records import HeightReference
 from onboard.telemetry import TelemetryBuffer
 
 _FUTURE_NS = 20_000_000  # what the sync may be off by in its first second
@@ -54,6 +57,7 @@ class Hearing:
             "GLOBAL_POSITION_INT": self._global_position,
             "DISTANCE_SENSOR": self._distance,
             "ALTITUDE": self._altitude,
+            "HOME_POSITION": self._home_position,
             "GPS_RAW_INT": self._gps,
             "EKF_STATUS_REPORT": self._estimator,
             "ESTIMATOR_STATUS": self._estimator,
@@ -71,9 +75,10 @@ class Hearing:
         self.estimator: readings.EstimatorReading | None = None
         self.gimbal: readings.GimbalReading | None = None
         self.imu: readings.ImuReading | None = None
-        self.height_agl_m: float | None = None
+        self.height_m: float | None = None
         self.compass_healthy: bool | None = None
         self._height = HeightChoice()
+        self._zero = HeightZero()
         self._estimator_heard_ns = 0
         self._quat_wxyz: readings.Quaternion | None = None
         self._attitude_ns = 0
@@ -82,6 +87,11 @@ class Hearing:
     @property
     def height_source(self) -> HeightSource | None:
         return self._height.source
+
+    @property
+    def home_deg(self) -> tuple[float, float] | None:
+        """(latitude, longitude) of the ground that heights above home are counted from; None where not known."""
+        return self._zero.place_deg
 
     def heard(self, message: mav.MAVLink_message, now_ns: int) -> None:
         kind = message.get_type()
@@ -186,9 +196,16 @@ class Hearing:
             self._height_sample(HeightSource.ALTITUDE, t_ns, height.altitude_relative_m(message), now_ns)
 
     def _height_sample(self, source: HeightSource, t_ns: int, height_m: float | None, now_ns: int) -> None:
-        if height_m is not None and self._height.heard(source, now_ns):
-            self.height_agl_m = height_m
-            self.telemetry.add_height(t_ns, height_m)
+        if height_m is None:
+            return
+        above_home = source.reference is HeightReference.HOME
+        home_deg = self._zero.height(height_m, now_ns) if above_home else None
+        if self._height.heard(source, now_ns):
+            self.height_m = height_m
+            self.telemetry.add_height(t_ns, height_m, source.reference, home_deg)
+
+    def _home_position(self, message: mav.MAVLink_message, now_ns: int) -> None:
+        self._zero.home(message.latitude / DEGREES_E7, message.longitude / DEGREES_E7, now_ns)
 
     def _gps(self, message: mav.MAVLink_message, now_ns: int) -> None:
         self.gps = readings.gps(message, self._reading_ns(message, now_ns))

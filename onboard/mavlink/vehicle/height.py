@@ -1,10 +1,10 @@
-"""Height above the ground, from the best of the sources that speak.
+"""Height above the ground or above home, from the best of the sources that speak.
 
 | source       | what                                                                       |
 |--------------|----------------------------------------------------------------------------|
 | RANGEFINDER  | DISTANCE_SENSOR that looks down, times the cosine of the tilt               |
 | CLEARANCE    | ALTITUDE.bottom_clearance: what the estimator makes of all it has (PX4)     |
-| ABOVE_HOME   | GLOBAL_POSITION_INT.relative_alt: right over ground as high as home         |
+| ABOVE_HOME   | GLOBAL_POSITION_INT.relative_alt: above home, which `onboard.height` amends |
 | ALTITUDE     | ALTITUDE.altitude_relative: the same by another message (PX4)               |
 
 Only one source at a time is heard, for two of them differ by the terrain and an interpolation between them would be
@@ -18,6 +18,8 @@ import math
 from enum import IntEnum
 
 from pymavlink.dialects.v20 import ardupilotmega as mav
+
+from onboard.records import HeightReference
 
 _SILENT_NS = 1_000_000_000
 _STEADY_NS = 1_000_000_000
@@ -33,6 +35,11 @@ class HeightSource(IntEnum):
     CLEARANCE = 1
     ABOVE_HOME = 2
     ALTITUDE = 3
+
+    @property
+    def reference(self) -> HeightReference:
+        """What its heights are counted from."""
+        return HeightReference.GROUND if self <= HeightSource.CLEARANCE else HeightReference.HOME
 
 
 class HeightChoice:

@@ -123,9 +123,9 @@ class Vehicle:
         return self.hearing.globe.relative_height_m if self.hearing.globe else None
 
     @property
-    def height_agl_m(self) -> float | None:
-        """Above the ground, as last told, by `height_source`."""
-        return self.hearing.height_agl_m
+    def height_m(self) -> float | None:
+        """As last told by `height_source`, which says above what."""
+        return self.hearing.height_m
 
     @property
     def height_source(self) -> HeightSource | None:
@@ -196,7 +196,11 @@ class Vehicle:
         self._beat_ns = now_ns
         self.target_system = message.get_srcSystem()
         self.autopilot, self.vehicle_type = identity.autopilot_of(message.autopilot), message.type
-        self.armed = bool(message.base_mode & mav.MAV_MODE_FLAG_SAFETY_ARMED)
+        armed = bool(message.base_mode & mav.MAV_MODE_FLAG_SAFETY_ARMED)
+        if armed and not self.armed:  # ArduPilot moves home to where it is armed
+            self._told_ns["HOME_POSITION"] = None
+            self._asked.pop("HOME_POSITION", None)
+        self.armed = armed
         self.mode = message.custom_mode
 
     def _boot_clock(self, boot_ms: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,11 +18,13 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, NavSatFix
 from tf2_msgs.msg import TFMessage
 
+from onboard.flight import ros
 from pilotage_ros.intake import Intake
 from pilotage_ros.parameters import AUTO
 from pilotage_ros.readings import KINDS
 from pilotage_ros.troubles import Trouble, Troubles
 
+_HOME_TOPIC = "mavros/home_position/home"
 _STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DEPTHS = {"image": 2}  # newest wins; telemetry is small and none of it may be lost while the executor is busy
 _TELEMETRY_DEPTH = 100
@@ -54,6 +57,7 @@ class Inputs:
             node.create_subscription(PoseWithCovarianceStamped, "initialpose", on_start, 1),
             node.create_subscription(NavSatFix, "gps", on_gps, self._qos("gps")),
         ]
+        self._subscribe_home()
         self.discover()
 
     def discover(self) -> None:
@@ -91,6 +95,12 @@ class Inputs:
                 return topic, kind
         return None
 
+    def _subscribe_home(self) -> None:
+        """Heights above home need its place; without MAVROS's messages nobody here tells it."""
+        with suppress(ImportError, AttributeError):
+            kind = message_class(ros.HOME)
+            self._subscriptions.append(self._node.create_subscription(kind, _HOME_TOPIC, self._home, _STATIC))
+
     def _subscribe(self, part: str, topic: str, kind: str) -> None:
         """Images stay serialized: most are dropped, and those are not worth the work."""
         if part == "image":
@@ -98,6 +108,8 @@ class Inputs:
             callback = partial(self._image, kind)
         else:
             callback = partial(self._telemetry, part, kind)
+        if part == "height":
+            self._intake.height_topic = topic
         subscription: Subscription = self._node.create_subscription(
             message_class(kind),
             topic,
@@ -129,6 +141,9 @@ class Inputs:
 
     def _camera_info(self, message: CameraInfo) -> None:
         self._intake.camera_info(message, time.monotonic_ns(), self._now_ns())
+
+    def _home(self, message: Any) -> None:
+        self._intake.home(message, self._now_ns())
 
     def _unmatched(self, topic: str, event: Any) -> None:
         detail = f"on {topic}: {event.last_policy_kind!s}; see the parameters qos_overrides.{topic}"

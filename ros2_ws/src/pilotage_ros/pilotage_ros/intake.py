@@ -17,6 +17,7 @@ from onboard.config import RectifyConfig
 from onboard.errors import CameraError
 from onboard.flight import ros
 from onboard.frames import BODY_FROM_CAMERA_DOWN
+from onboard.home import HeightZero
 from onboard.live.worker import FrameItem
 from onboard.pairing import Pairing, TelemetrySource
 from onboard.records import Frame, Reason, Telemetry
@@ -53,6 +54,8 @@ class Intake:
     ) -> None:
         self._deserialize, self._troubles = deserialize, troubles
         self.image_topic, self._body_frame, self._every_frame = image_topic, body_frame, every_frame
+        self.height_topic = "height"  # its name says whether a bare number is above ground or above home
+        self._zero = HeightZero()
         self._buffer = _PatientBuffer(round(config.max_telemetry_age_ms * 1e6), every_frame)
         wait_ns = _FOR_EVER_NS if every_frame else self._buffer.max_age_ns
         self._pairing: Pairing[tuple[str, bytes]] = Pairing(telemetry or self._buffer, wait_ns)
@@ -108,16 +111,19 @@ class Intake:
         at_ns = ros.stamp_ns(message, now_ns)
         self.rates[part].tick(at_ns)
         self._buffer.heard(part)
-        value = readings.READERS[part](message, kind)
         if part == "attitude":
-            self._buffer.add_attitude(at_ns, *value)
+            self._buffer.add_attitude(at_ns, *ros.attitude(message, kind))
             header = getattr(message, "header", None)
             if kind == ros.IMU and header is not None:
                 self._attitude_frame = header.frame_id.lstrip("/")
         elif part == "height":
-            self._buffer.add_height(at_ns, value)
+            ros.keep_height(self._buffer, self._zero, at_ns, now_ns, message, kind, self.height_topic)
         else:
-            self._buffer.add_velocity(at_ns, value)
+            self._buffer.add_velocity(at_ns, ros.velocity_ned_mps(message, kind))
+
+    def home(self, message: Any, now_ns: int) -> None:
+        """A HomePosition: where heights above home are counted from."""
+        self._zero.home(*ros.home_deg(message), now_ns)
 
     def image(self, raw: bytes, kind: str, arrived_ns: int, now_ns: int) -> None:
         """A serialized image, of which only the header is read here."""

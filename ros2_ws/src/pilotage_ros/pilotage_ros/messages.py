@@ -115,7 +115,7 @@ def map_from_odom(estimate: Estimate, odom_from_body: Any) -> tuple[float, float
 
 
 def write_mavros_pose(message: Any, estimate: Estimate, attitude_wxyz: tuple[float, ...], map_frame: str) -> Any:
-    """PoseWithCovarianceStamped for MAVROS's vision_pose: height above ground as z, the vehicle's own attitude.
+    """PoseWithCovarianceStamped for MAVROS's vision_pose: the height that the vehicle told as z, its own attitude.
 
     A yaw that was not measured is never sent as a measurement: attitude is the vehicle's own, its variance unknown.
     """
@@ -159,7 +159,7 @@ def _place(pose: Any, position_enu_m: np.ndarray, yaw_rad: float) -> None:
 
 
 def _own_attitude(pose: Any, estimate: Estimate, attitude_wxyz: tuple[float, ...]) -> None:
-    pose.position.z = float(estimate.height_above_ground_m)
+    pose.position.z = float(estimate.told_height_m)
     q = pose.orientation
     q.w, q.x, q.y, q.z = quaternion_from_rotation(_enu_from_flu(attitude_wxyz))
 

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from onboard.flight import ros
 from onboard.flight.choose import PARTS
 
 # The types that may play a part, preferred ones first: those that replay reads of a bag.
 KINDS: dict[str, tuple[str, ...]] = {part: PARTS[part].kinds for part in ("image", "attitude", "height", "velocity")}
-READERS: dict[str, Callable[[Any, str], Any]] = {
-    "attitude": ros.attitude,
-    "height": ros.height_m,
-    "velocity": ros.velocity_ned_mps,
-}
 
 
 @dataclass(frozen=True, slots=True)
