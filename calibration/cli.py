@@ -39,4 +39,4 @@ def confidence(
     right = sum(label for _, label in seen.whole)
     print(f"{len(seen.whole)} whole-map examples ({right} right), {len(seen.local)} local ones: {out}")
     print(f"whole: {fitted.whole}\nlocal: {fitted.local}")
-    print(f"covariance_scale {fitted.covariance_scale:g}, floor {fitted.floor_m:g} m")
+    print(f"covariance_scale {fitted.covariance_scale:g}, floor {fitted.floor_m:g} m, unlike {fitted.unlike_m:g} m")

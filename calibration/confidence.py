@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
-from itertools import repeat
+from itertools import product, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -39,12 +39,14 @@ _PLAIN = Logistic(-8.0, {"coarse": 10.0, "agree": 3.0, "fine": 5.0, "gradient": 
 
 @dataclass
 class Observations:
-    """Figures of fixes and whether they were right; errors (n, 2) and alignment covariances of the right ones."""
+    """Figures of fixes and whether they were right; errors (n, 2), alignment covariances and gradients in common of the
+    right ones."""
 
     whole: list[tuple[dict[str, float], bool]] = field(default_factory=list)
     local: list[tuple[dict[str, float], bool]] = field(default_factory=list)
     errors_enu_m: list[np.ndarray] = field(default_factory=list)
     alignment_m2: list[np.ndarray] = field(default_factory=list)
+    gradients: list[float] = field(default_factory=list)
 
     def add(self, other: Observations) -> None:
         for name in (one.name for one in fields(self)):
@@ -104,6 +106,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seed: int = 0, thr
             if right:
                 seen.errors_enu_m.append(miss)
                 seen.alignment_m2.append(fix.covariance_enu_m2)
+                seen.gradients.append(fix.evidence["gradient"])
         tiles = np.asarray(region.levels[0].tiles)
         away = np.linalg.norm(tiles - at, axis=1)
         for tile in tiles[rng.permutation(np.flatnonzero(away > _SEARCH_OFF_M))[:_ELSEWHERE]]:
@@ -140,25 +143,30 @@ def fit_logistic(
     return Logistic(float(solution[0] - weights @ mean), {n: float(w) for n, w in zip(names, weights, strict=True)})
 
 
-def fit_covariance(errors_enu_m: np.ndarray, alignment_m2: np.ndarray) -> tuple[float, float]:
-    """(covariance_scale, floor_m): the likeliest pair for errors (n, 2) that still covers 95 % at 95 %."""
-    best, answer = math.inf, (4.0, 1.0)
-    for scale in (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0):
-        for floor in (0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0):  # less would be a claim about the map's own accuracy
-            covariance = alignment_m2 * scale + np.eye(2) * floor**2
-            distance = np.einsum("ni,nij,nj->n", errors_enu_m, np.linalg.inv(covariance), errors_enu_m)
-            likelihood = float((0.5 * distance + 0.5 * np.linalg.slogdet(covariance)[1]).mean())
-            if (distance <= 5.991).mean() >= 0.95 and likelihood < best:
-                best, answer = likelihood, (scale, floor)
+def fit_covariance(
+    errors_enu_m: np.ndarray, alignment_m2: np.ndarray, gradients: np.ndarray
+) -> tuple[float, float, float]:
+    """(covariance_scale, floor_m, unlike_m): the likeliest for errors (n, 2) that still cover 95 % at 95 %."""
+    best, answer = math.inf, (4.0, 1.0, 0.0)
+    floors = (0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)  # less would be a claim about the map's own accuracy
+    for scale, floor, unlike in product(
+        (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0), floors, (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+    ):
+        rest = floor**2 + (unlike * (1.0 - gradients)) ** 2
+        covariance = alignment_m2 * scale + np.eye(2) * rest[:, None, None]
+        distance = np.einsum("ni,nij,nj->n", errors_enu_m, np.linalg.inv(covariance), errors_enu_m)
+        likelihood = float((0.5 * distance + 0.5 * np.linalg.slogdet(covariance)[1]).mean())
+        if (distance <= 5.991).mean() >= 0.95 and likelihood < best:
+            best, answer = likelihood, (scale, floor, unlike)
     return answer
 
 
 def fit(seen: Observations, tilt_sigma_deg: float, source: str) -> Confidence:
     """The calibration of all that was observed."""
-    scale, floor = fit_covariance(np.array(seen.errors_enu_m), np.array(seen.alignment_m2))
-    return Confidence(
-        fit_logistic(seen.whole, WHOLE), fit_logistic(seen.local, LOCAL), scale, floor, tilt_sigma_deg, source
-    )
+    errors, alignment, gradients = (np.array(v) for v in (seen.errors_enu_m, seen.alignment_m2, seen.gradients))
+    scale, floor, unlike = fit_covariance(errors, alignment, gradients)
+    whole, local = fit_logistic(seen.whole, WHOLE), fit_logistic(seen.local, LOCAL)
+    return Confidence(whole, local, scale, floor, tilt_sigma_deg, source, unlike)
 
 
 def write(confidence: Confidence, out: Path) -> None:
@@ -168,6 +176,7 @@ def write(confidence: Confidence, out: Path) -> None:
         "local": {"bias": confidence.local.bias, "weights": dict(confidence.local.weights)},
         "covariance_scale": confidence.covariance_scale,
         "floor_m": confidence.floor_m,
+        "unlike_m": confidence.unlike_m,
         "tilt_sigma_deg": confidence.tilt_sigma_deg,
         "source": confidence.source,
     }

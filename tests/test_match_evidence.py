@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -42,9 +41,30 @@ def test_the_chance_is_a_logistic_function_of_the_evidence() -> None:
 
 def test_covariance_grows_with_the_alignment_the_floor_and_the_tilt_at_height() -> None:
     plain = Confidence(Logistic(0, {}), Logistic(0, {}), 3.0, 0.5, 1.0, "")
-    np.testing.assert_allclose(plain.covariance(np.diag([1.0, 2.0]), 0.0), np.diag([3.25, 6.25]))
+    np.testing.assert_allclose(plain.covariance(np.diag([1.0, 2.0]), 0.0, 0.5), np.diag([3.25, 6.25]))
     tilt = (100 * math.radians(1.0)) ** 2
-    np.testing.assert_allclose(plain.covariance(np.zeros((2, 2)), 100.0), np.eye(2) * (0.25 + tilt))
+    np.testing.assert_allclose(plain.covariance(np.zeros((2, 2)), 100.0, 0.5), np.eye(2) * (0.25 + tilt))
+
+
+def test_a_match_without_gradients_in_common_is_less_exact() -> None:
+    plain = Confidence(Logistic(0, {}), Logistic(0, {}), 3.0, 0.5, 0.0, "", unlike_m=2.0)
+    like, unlike = (plain.covariance(np.zeros((2, 2)), 50.0, gradient) for gradient in (1.0, 0.25))
+    np.testing.assert_allclose(like, np.eye(2) * 0.25)
+    np.testing.assert_allclose(unlike, np.eye(2) * (0.25 + 1.5**2))
+
+
+def test_what_unlike_matches_err_by_is_fitted_beside_scale_and_floor() -> None:
+    from calibration.confidence import fit_covariance
+
+    rng = np.random.default_rng(6)
+    gradients = rng.uniform(0.1, 0.9, 4000)
+    alignment = np.eye(2) * rng.uniform(0.05, 0.2, 4000)[:, None, None]
+    sigma = np.sqrt(alignment[:, 0, 0] * 3.0 + 0.6**2 + (2.0 * (1 - gradients)) ** 2)
+    errors = rng.normal(0, 1, (4000, 2)) * sigma[:, None]
+    scale, floor, unlike = fit_covariance(errors, alignment, gradients)
+    assert unlike == 2.0
+    assert scale * 0.125 + floor**2 == pytest.approx(3.0 * 0.125 + 0.6**2, abs=0.25)
+    assert fit_covariance(errors / sigma[:, None] * 0.8, alignment, gradients)[2] == 0.0
 
 
 GOOD = {
@@ -94,4 +114,4 @@ def test_the_shipped_calibration_can_be_read_and_more_evidence_never_hurts() -> 
     shipped = read_confidence(SHIPPED_MODEL)
     assert all(weight >= 0 for part in (shipped.whole, shipped.local) for weight in part.weights.values())
     assert shipped.covariance_scale > 0
-    assert dataclasses.astuple(shipped)[-1]
+    assert shipped.source

@@ -31,7 +31,7 @@ def print_table(runs: list[Path]) -> None:
         if not path.is_file():
             raise ConfigError("no summary", path, "an output folder of `pilotage replay`")
         s = json.loads(path.read_text())
-        error = s["error_m"]
+        error = s["error_m"] or {"median": None, "p95": None}  # none where nothing was published
         table.add_row(
             run.name,
             str(s["frames"]),

@@ -38,7 +38,9 @@ class Logistic:
 @dataclass(frozen=True)
 class Confidence:
     """`whole` and `local` give the chance of being right. `covariance_scale` multiplies the alignment's own
-    covariance, `floor_m` (1 sigma) is added for what it cannot see: the map's own error, relief.
+    covariance, `floor_m` (1 sigma) is added for what it cannot see: the map's own error, relief. `unlike_m` (1 sigma)
+    comes on top where view and map have no gradients in common, and less the more alike they are: crowns of trees,
+    shadows and snow match, but not where they are.
     `tilt_sigma_deg` is the attitude error that moves the point below the vehicle by height times it."""
 
     whole: Logistic
@@ -47,11 +49,13 @@ class Confidence:
     floor_m: float
     tilt_sigma_deg: float
     source: str
+    unlike_m: float = 0.0
 
-    def covariance(self, alignment_m2: np.ndarray, height_m: float) -> np.ndarray:
-        """(2, 2) in m2 of the vehicle's position, east and north."""
+    def covariance(self, alignment_m2: np.ndarray, height_m: float, gradient: float) -> np.ndarray:
+        """(2, 2) in m2 of the vehicle's position, east and north; `gradient` is that evidence, -1 to 1."""
         tilt = height_m * math.radians(self.tilt_sigma_deg)
-        return alignment_m2 * self.covariance_scale + np.eye(2) * (self.floor_m**2 + tilt**2)
+        unlike = self.unlike_m * (1.0 - gradient)
+        return alignment_m2 * self.covariance_scale + np.eye(2) * (self.floor_m**2 + tilt**2 + unlike**2)
 
 
 def read_confidence(model: Path) -> Confidence:
@@ -69,7 +73,10 @@ def read_confidence(model: Path) -> Confidence:
         if not set(logistics["whole"].weights) <= set(WHOLE) or not set(logistics["local"].weights) <= set(LOCAL):
             raise ValueError("figures unknown to this version")
         numbers = {k: float(text[k]) for k in ("covariance_scale", "floor_m", "tilt_sigma_deg")}
-        return Confidence(logistics["whole"], logistics["local"], **numbers, source=str(text["source"]))
+        unlike_m = float(text.get("unlike_m", 0.0))  # calibrations of before knew none
+        return Confidence(
+            logistics["whole"], logistics["local"], **numbers, source=str(text["source"]), unlike_m=unlike_m
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError("unreadable calibration", f"{path} ({error!r})", "its JSON", remedy) from error
 

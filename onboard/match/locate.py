@@ -353,7 +353,7 @@ class Locator:
         return Fix(
             view.captured_at_ns,
             mode.position_enu_m + shift - lever,
-            self.confidence.covariance(swap @ alignment.covariance_px2 @ swap.T, height),
+            self.confidence.covariance(swap @ alignment.covariance_px2 @ swap.T, height, evidence["gradient"]),
             view.heading_rad + alignment.turn_rad,
             view.height_scale * alignment.scale,
             logistic.probability(evidence),

@@ -22,11 +22,11 @@ from onboard.frames import rotation_from_quaternion
 from onboard.records import Frame, GroundView, Telemetry
 from onboard.rectify import Rectifier
 
-_CORNERS, _CORNER_QUALITY, _CORNERS_APART_PX = 120, 0.01, 6
+_CORNERS, _CORNER_QUALITY, _CORNERS_APART_PX = 200, 0.002, 12  # spread out, or a few trees speak for all
 _WINDOW_PX, _PYRAMID_LEVELS = 21, 3
 _BORDER_PX = 4  # of a view's mask, where the corner may be the mask's own
 _THERE_AND_BACK_PX = 0.5
-_INLIER_PX = 1.0
+_INLIER_PX = 2.0
 _LEAST_INLIERS, _LEAST_SHARE = 10, 0.4
 _MOST_TURN_RAD, _MOST_ZOOM = 0.1, 0.1  # left between two views that were laid on the ground: more is a wrong match
 
