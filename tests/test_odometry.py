@@ -177,10 +177,10 @@ def test_what_fixes_showed_of_height_and_heading_corrects_the_way() -> None:
 # ---- in the localizer
 
 
-def localizer(region: RegionMap, engine: toy_world.HandEngine, **track: str) -> Localizer:
+def localizer(region: RegionMap, engine: toy_world.HandEngine, odometry: bool) -> Localizer:
     from onboard.engine import SHIPPED_MODEL
 
-    config = Config(track=TrackConfig(**track))  # type: ignore[arg-type]
+    config = Config(odometry=OdometryConfig(enabled=odometry))
     confidence = read_confidence(SHIPPED_MODEL)
     return Localizer(engine, region, toy_world.toy_camera(), BODY_FROM_CAMERA_DOWN, confidence, config)
 
@@ -188,11 +188,11 @@ def localizer(region: RegionMap, engine: toy_world.HandEngine, **track: str) -> 
 def flown(brain: Localizer, world: toy_world.World, fixes: int, blind: int) -> float:
     """Metres by which it is off after `fixes` frames on the map and `blind` over ground that no map shows.
 
-    8 m/s to the east; the vehicle tells no velocity.
+    8 m/s to the east, and where the map ends to the north; the vehicle tells no velocity.
     """
     start = np.array([-60.0, 0.0])
     for k in range(fixes + blind):
-        at = start + np.array([4.0 * k, 0.0])
+        at = start + 4.0 * np.array([min(k, fixes), max(k - fixes, 0)])
         frame, said = seen(world, k * HALF_S_NS, (at[0], at[1]))
         if k == fixes:  # from here on nothing is found on the map
             brain.locator.locate = lambda *_: _rejected()  # type: ignore[method-assign]
@@ -209,11 +209,12 @@ def _rejected() -> object:
     return Rejected(0, Reason.NO_CANDIDATE)
 
 
+@pytest.mark.parametrize("odometry", [True, False])
 def test_without_a_velocity_told_the_track_goes_on_by_what_the_pictures_say(
-    world: toy_world.World, hand_map: RegionMap, hand_engine: toy_world.HandEngine
+    world: toy_world.World, hand_map: RegionMap, hand_engine: toy_world.HandEngine, odometry: bool
 ) -> None:
-    off_m = flown(localizer(hand_map, hand_engine), world, fixes=8, blind=14)
-    assert off_m < 3.0
+    off_m = flown(localizer(hand_map, hand_engine, odometry), world, fixes=8, blind=14)
+    assert off_m < 3.0 if odometry else off_m > 30.0
 
 
 def test_a_velocity_that_is_believed_makes_odometry_needless() -> None:
