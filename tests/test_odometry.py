@@ -222,6 +222,8 @@ def test_a_velocity_that_is_believed_makes_odometry_needless() -> None:
     assert Tracker(Config()).wants_odometry(velocity_known=False)
     live = Tracker(Config(track=TrackConfig(velocity_use="inertial")))
     assert live.wants_odometry(velocity_known=True)
+    deaf = Tracker(Config(track=TrackConfig(velocity_use="none")))  # what is measured would not be used
+    assert not deaf.wants_odometry(velocity_known=False)
 
 
 def test_a_hovering_look_alike_is_one_vote_however_often_it_comes() -> None:

@@ -2,8 +2,9 @@
 
 Both frames are laid on the ground at one resolution, each with its own attitude; corners of the one are followed into
 the other (Lucas and Kanade 1981, forward and back), and a similarity that most of them agree on says by how much the
-ground seems to have moved. The map has no part in it: it works over water's edge, snow and new buildings, at night over
-lamps, and down to a few metres above a lawn. It drifts, so it never replaces a fix; it says what happened between two.
+ground seems to have moved. The map has no part in it, so it goes on where the ground has changed or too little of it is
+seen; but what most of the picture shows must stay where it is, which waves do not. It drifts, so it never replaces a
+fix; it says what happened between two.
 
 What a lean of the attitude does to one view it does to the next: it drops out of the difference, but for its change.
 """

@@ -72,8 +72,8 @@ class Tracker:
             self.lose()
 
     def wants_odometry(self, velocity_known: bool) -> bool:
-        """Whether it helps to compare frames: a velocity that may be believed as it is told says more."""
-        return self._use is not VelocityUse.MEASURED or not velocity_known
+        """Whether it helps to compare frames: beside an IMU, or for want of a velocity that may be believed as told."""
+        return self._use is VelocityUse.INERTIAL or (self._use is VelocityUse.MEASURED and not velocity_known)
 
     def true_motion(self, moved: Moved) -> Moved:
         """Odometry under the heading and height that fixes have shown, not those that were told."""
