@@ -287,14 +287,15 @@ def test_a_wrong_choice_is_named(option: str, value: str) -> None:
 
 def test_without_a_preset_the_overhead_network_is_trained_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     from training import train as overhead
+    from training.schedule import resized
 
     asked = []
     monkeypatch.setattr(overhead, "train", lambda config: asked.append(config) or Path("x"))
     invoke("--data", "D", "--rendered", "R", "--out", "O", "--steps", "7")
-    wanted = overhead.TrainConfig(data="D", rendered="R", out="O", steps=7)
-    assert asked == [wanted]
+    shorter = resized(overhead.TrainConfig().stages, 7, None)
+    assert asked == [overhead.TrainConfig(data="D", rendered="R", out="O", stages=shorter)]
     invoke()
-    assert asked[1].steps == overhead.TrainConfig().steps
+    assert asked[1].stages == overhead.TrainConfig().stages
 
 
 # ---- directional facts

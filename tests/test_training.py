@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,17 @@ import rasterio
 import toy_world
 from affine import Affine
 
+from training.data.pairs import PairConfig
 from training.data.stream import Mixture, PairStream
+from training.schedule import LARGE, SMALL, Canvas, Stage
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)
 
 from training.model import ModelConfig, OverheadNet  # noqa: E402
-from training.train import TrainConfig, learning_rate, train  # noqa: E402
+from training.train import TrainConfig, train  # noqa: E402
+
+NARROW = PairConfig(view_px=128, offset_px=16.0, footprint_px=(54.0, 128.0), crop_rendered=True)
 
 
 def small() -> ModelConfig:
@@ -41,23 +46,6 @@ def test_the_network_keeps_its_promises_of_shape_norm_and_mask() -> None:
         np.testing.assert_allclose(part.norm(dim=1).numpy(), 1.0, atol=1e-3)
     np.testing.assert_allclose(again[0].numpy(), descriptor.numpy(), atol=1e-5)
     np.testing.assert_allclose(again[1].numpy(), detail.numpy(), atol=1e-5)
-
-
-def test_the_learning_rate_warms_up_and_ends_low() -> None:
-    config = TrainConfig(steps=1000, cycles=1, warm_up=100, learning_rate=1.0)
-    rates = [learning_rate(step, config) for step in range(1000)]
-    assert rates[0] == pytest.approx(0.01)
-    assert int(np.argmax(rates)) in (99, 100)
-    assert rates[-1] < 0.03
-    assert np.all(np.diff(rates[100:]) <= 0)
-
-
-def test_each_cycle_warms_up_again_to_half_the_height_and_begins_where_the_one_before_ended() -> None:
-    one = TrainConfig(steps=500, cycles=1, warm_up=50, learning_rate=1.0)
-    two = dataclasses.replace(one, steps=1000, cycles=2)
-    first, both = ([learning_rate(step, c) for step in range(c.steps)] for c in (one, two))
-    assert both[:500] == first  # so that a training may be made longer by a cycle
-    np.testing.assert_allclose(both[500:], np.array(first) / 2)
 
 
 def toy_data(root: Path) -> Path:
@@ -87,7 +75,8 @@ def test_a_training_learns_and_one_that_was_interrupted_ends_with_the_same_weigh
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = str(toy_data(tmp_path / "data"))
-    config = TrainConfig(data=data, out=str(tmp_path / "run"), steps=4, batch=2, workers=0, warm_up=1)
+    stages = (Stage(2, 2e-3, ((1.0, Canvas(SMALL.pairs, 2)),)), Stage(2, 1e-3, ((1.0, Canvas(NARROW, 3, 8)),)))
+    config = TrainConfig(data=data, out=str(tmp_path / "run"), stages=stages, workers=0, warm_up=1)
     first = train(dataclasses.replace(config, stop_after=2))
     before = tensors(first)
     assert torch.load(first, weights_only=True)["step"] == 2
@@ -103,30 +92,47 @@ def test_a_training_learns_and_one_that_was_interrupted_ends_with_the_same_weigh
     assert list((tmp_path / "run").glob("*.partial")) == []
 
 
+def halves(steps: int, batch: int, **changes: Any) -> Stage:
+    """The shipped canvases with small batches, each for half of a stage."""
+    return Stage(steps, 1e-3, tuple((0.5, dataclasses.replace(c, batch=batch)) for c in (SMALL, LARGE)), **changes)
+
+
 def test_a_pair_is_the_same_whoever_draws_it_and_the_canvas_grows_once(tmp_path: Path) -> None:
-    mixture = Mixture(str(toy_data(tmp_path)), small_share=0.5)
-    one, other = (PairStream(mixture, steps=4, batch=3, seed=5) for _ in range(2))
-    assert len(one) == 12
-    _ = other[0], other[3]
-    for index in (11, 7):
-        for key, value in one[index].items():
-            np.testing.assert_array_equal(value, other[index][key])
-    assert [one[i]["image"].shape[-1] for i in (0, 5, 6, 11)] == [192, 192, 256, 256]
-    assert not np.array_equal(one[1]["image"], one[2]["image"])
+    mixture = Mixture(str(toy_data(tmp_path)))
+    one, other = (PairStream(mixture, (halves(4, 3),), seed=5) for _ in range(2))
+    assert one.batches() == [[(step, number) for number in range(3)] for step in range(4)]
+    assert one.batches(3) == [[(3, 0), (3, 1), (3, 2)]]
+    _ = other[0, 0], other[1, 0]
+    for which in ((3, 2), (2, 1)):
+        for key, value in one[which].items():
+            np.testing.assert_array_equal(value, other[which][key])
+    assert [one[step, 0]["image"].shape[-1] for step in range(4)] == [192, 192, 256, 256]
+    assert not np.array_equal(one[0, 1]["image"], one[0, 2]["image"])
 
 
-def test_weather_comes_with_the_second_cycle_and_stays_inside_the_view(tmp_path: Path) -> None:
+def test_a_stage_more_changes_nothing_before_it_and_may_mix_its_canvases(tmp_path: Path) -> None:
+    mixture = Mixture(str(toy_data(tmp_path)))
+    mixed = Stage(40, 1e-3, ((0.5, Canvas(NARROW, 5)), (0.5, Canvas(SMALL.pairs, 2))), mixed=True)
+    short, long = (PairStream(mixture, stages, seed=5) for stages in ((halves(4, 3),), (halves(4, 3), mixed)))
+    assert long.batches()[:4] == short.batches()
+    np.testing.assert_array_equal(short[3, 2]["image"], long[3, 2]["image"])
+    sides = [long[batch[0]]["image"].shape[-1] for batch in long.batches(4)]
+    assert 8 < sides.count(128) < 32
+    assert sides.count(128) + sides.count(192) == 40
+    assert [len(batch) for batch in long.batches(4)] == [5 if side == 128 else 2 for side in sides]
+    assert not np.array_equal(long[4, 0]["image"], long[5, 0]["image"])
+
+
+def test_weather_comes_with_its_stage_and_stays_inside_the_view(tmp_path: Path) -> None:
     data = str(toy_data(tmp_path))
     clear, wet = (
-        PairStream(Mixture(data, small_share=0.5, weather_share=share), steps=4, batch=4, seed=5, cycles=2)
-        for share in (0.0, 1.0)
+        PairStream(Mixture(data), (halves(2, 4), halves(2, 4, weather_share=share)), seed=5) for share in (0.0, 1.0)
     )
-    for index in range(16):
-        one, other = clear[index], wet[index]
-        assert np.array_equal(one["image"][0], other["image"][0]) == (index < 8)
+    for step, number in (which for batch in clear.batches() for which in batch):
+        one, other = clear[step, number], wet[step, number]
+        assert np.array_equal(one["image"][0], other["image"][0]) == (step < 2)
         np.testing.assert_array_equal(one["image"][1], other["image"][1])  # no weather on the map
         assert not other["image"][0][:, ~other["mask"][0, 0]].any()
-    assert [clear[i]["image"].shape[-1] for i in (0, 7, 8, 15)] == [192, 256, 192, 256]
 
 
 def test_training_without_imagery_is_refused_in_one_line(tmp_path: Path) -> None:

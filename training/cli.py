@@ -83,6 +83,7 @@ def train(
 
 
 def _flagship(data: str, out: Path, rendered: str, steps: int | None, batch: int | None, seed: int) -> None:
+    from training.schedule import resized
     from training.train import TrainConfig
     from training.train import train as run
 
@@ -92,8 +93,7 @@ def _flagship(data: str, out: Path, rendered: str, steps: int | None, batch: int
         data=data,
         out=str(out),
         rendered=rendered,
-        steps=default.steps if steps is None else steps,
-        batch=default.batch if batch is None else batch,
+        stages=resized(default.stages, steps, batch),
         seed=seed,
     )
     print(f"checkpoint: {run(config)}")

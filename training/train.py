@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from training.losses import (
     zero_mean_template,
 )
 from training.model import ModelConfig, OverheadNet
+from training.schedule import STAGES, Stage, learning_rate, total_steps
 
 DETAIL_STRIDE, FINE_STRIDE = 8, 4
 REACH = 16  # cells of the detail map about the middle of a tile in which a view is sought
@@ -50,23 +50,24 @@ class TrainConfig:
     out: str = "runs/train"
     rendered: str = ""  # a folder of rendered pairs; empty: none
     rendered_share: float = 0.3
-    steps: int = 6000
-    cycles: int = 2  # of the learning rate, each with half the height of the one before
-    batch: int = 16
-    learning_rate: float = 2e-3
+    stages: tuple[Stage, ...] = STAGES
     weight_decay: float = 0.02
     warm_up: int = 100
     weight_retrieval: float = 0.7
     weight_matching: float = 1.0
     weight_fine: float = 0.7
     seed: int = 1
-    stop_after: int = 0  # steps, for this time; 0: go on to the end. The schedule is that of `steps`
+    stop_after: int = 0  # steps, for this time; 0: go on to the end
     save_every_s: float = 120.0
     workers: int = 1
 
 
 def forward_losses(
-    model: OverheadNet, temperatures: Temperatures, batch: dict[str, Tensor], config: TrainConfig
+    model: OverheadNet,
+    temperatures: Temperatures,
+    batch: dict[str, Tensor],
+    config: TrainConfig,
+    fine_patch: int = 16,
 ) -> tuple[Tensor, dict[str, float]]:
     """Total loss and its parts, with two figures that a person can read: recall@1 and right displacement."""
     size = len(batch["image"])
@@ -93,6 +94,7 @@ def forward_losses(
         batch["offset_px"],
         scale[2],
         FINE_STRIDE,
+        fine_patch,
     )
     retrieval = retrieval_loss(descriptor[:size], descriptor[size:], scale[1])
     total = config.weight_matching * matching + config.weight_fine * fine_loss + config.weight_retrieval * retrieval
@@ -115,18 +117,6 @@ def forward_losses(
         "placed": float(right),
         "recall@1": float(recall),
     }
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Each cycle: warm-up, then half a cosine down to a fiftieth. The next one starts at half the height."""
-    length = config.steps / config.cycles
-    cycle = min(int(step / length), config.cycles - 1)
-    step_in = step - cycle * length
-    height = config.learning_rate * 0.5**cycle
-    if step_in < config.warm_up:
-        return height * (step_in + 1) / config.warm_up
-    along = min(1.0, (step_in - config.warm_up) / max(1.0, length - config.warm_up))
-    return height * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
 def save(
@@ -161,7 +151,7 @@ def train(config: TrainConfig) -> Path:
     model = OverheadNet(ModelConfig()).to(device, memory_format=torch.channels_last)
     temperatures = Temperatures().to(device)
     parameters = [*model.parameters(), *temperatures.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=config.stages[0].learning_rate, weight_decay=config.weight_decay)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, step = out / "checkpoint.pt", 0
@@ -174,11 +164,10 @@ def train(config: TrainConfig) -> Path:
         print(f"continuing from step {step}", flush=True)
 
     mixture = Mixture(config.data, config.rendered, config.rendered_share)
-    pairs = PairStream(mixture, config.steps, config.batch, config.seed, config.cycles)
+    pairs, end = PairStream(mixture, config.stages, config.seed), total_steps(config.stages)
     loader = DataLoader(
         pairs,
-        batch_size=config.batch,
-        sampler=range(step * config.batch, len(pairs)),
+        batch_sampler=pairs.batches(step),
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,  # without workers nothing is fetched ahead
     )
@@ -187,9 +176,9 @@ def train(config: TrainConfig) -> Path:
         torch.manual_seed(config.seed + step)  # so that a training that was interrupted ends where it would have
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
+            group["lr"] = learning_rate(step, config.stages, config.warm_up)
         batch = {name: value.to(device) for name, value in batch.items()}
-        total, parts = forward_losses(model, temperatures, batch, config)
+        total, parts = forward_losses(model, temperatures, batch, config, pairs.canvas(step).fine_patch)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -202,7 +191,7 @@ def train(config: TrainConfig) -> Path:
             print(json.dumps(line), flush=True)
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-        last = step in (config.steps, config.stop_after)
+        last = step in (end, config.stop_after)
         if last or time.monotonic() - saved > config.save_every_s:
             save(checkpoint, model, temperatures, optimizer, step, config)
             saved = time.monotonic()

@@ -44,6 +44,7 @@ class PairConfig:
     tilt: float = 3e-4  # of the projective terms, per pixel
     footprint_px: tuple[float, float] = (72.0, 330.0)  # long side; the short one is at least 54
     same_date_share: float = 0.15
+    crop_rendered: bool = False  # lay a footprint on rendered views too; without, they show what their camera saw
 
 
 def similarity(scale: float, angle_rad: float, centre: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -86,7 +87,7 @@ def draw_pair(ground: Ground, donor: Ground, rng: np.random.Generator, config: P
 
     tile, tile_mask = _sample(ground.dates[map_date], ground.valid, source_from_tile, n)
     view, ground_mask = _sample(ground.dates[view_date], ground.valid, source_from_tile @ tile_from_view, n)
-    view_mask = ground_mask & _footprint(n, rng, config)
+    view_mask = ground_mask & draw_footprint(n, rng, config)
 
     extra = donor.dates[rng.integers(len(donor.dates))]
     extra = cv2.resize(extra[:n, :n], (n, n)).astype(np.float32) / 255
@@ -152,7 +153,7 @@ def _sample(
     return out.astype(np.float32) / 255, seen > 0
 
 
-def _footprint(n: int, rng: np.random.Generator, config: PairConfig) -> np.ndarray:
+def draw_footprint(n: int, rng: np.random.Generator, config: PairConfig) -> np.ndarray:
     """A rectangle of ground at any heading, as a camera leaves it."""
     long_side = np.exp(rng.uniform(*np.log(config.footprint_px)))
     aspect = rng.choice([1.0, 0.75, 0.75, 2 / 3, 9 / 16])

@@ -23,7 +23,7 @@ from onboard.frames import ENU_FROM_NED, quaternion_from_rotation, rotation_from
 from onboard.records import Frame, Telemetry
 from onboard.rectify import Rectifier
 from training.data import appearance
-from training.data.pairs import FIELD_STRIDE, Pair, PairConfig, field_points, lies_px
+from training.data.pairs import FIELD_STRIDE, Pair, PairConfig, draw_footprint, field_points, lies_px
 from training.renderer.pairs import RenderedView, render_pairs
 from training.renderer.place import Place, generate_place
 from training.renderer.scene import follow
@@ -53,6 +53,8 @@ class RenderedPairs:
         edge = (len(sample["view"]) - n) // 2  # a smaller canvas is the middle of the stored one
         middle = slice(edge, edge + n)
         view, view_mask = sample["view"][middle, middle], sample["view_mask"][middle, middle]
+        if config.crop_rendered:
+            view_mask = view_mask & draw_footprint(n, rng, config)
         middle = slice(edge // FIELD_STRIDE, (edge + n) // FIELD_STRIDE)
         moved = sample["moved_px"][middle, middle] - step.astype(np.float32)
         turns, mirror = int(rng.integers(4)), rng.random() < 0.5

@@ -17,11 +17,9 @@ from torch.utils.data import Dataset
 from training.data.ground import Ground, cut, naip_places, read_raster, split
 from training.data.pairs import Pair, PairConfig, draw_pair
 from training.data.weather import STYLES, degrade
+from training.schedule import Canvas, Stage, canvas_at, place_of, total_steps
 
 CITIES = ("riverside", "long_beach", "chico")
-LARGE = PairConfig()
-# Most of a training is on smaller canvases of the same ground resolution: nearly twice the pairs in the same time.
-SMALL = PairConfig(view_px=192, offset_px=48.0, footprint_px=(64.0, 250.0))
 
 
 class Sample(TypedDict):
@@ -38,22 +36,20 @@ class Sample(TypedDict):
 
 @dataclass(frozen=True)
 class Mixture:
-    """Where pairs come from, and what changes along a training: the canvas, and the weather after the first cycle."""
+    """Where pairs come from."""
 
     data: str
     rendered: str = ""  # a folder of rendered pairs; empty: none
     rendered_share: float = 0.3
     namie_share: float = 0.15
     one_city_share: float = 0.5
-    small_share: float = 0.85  # of a cycle's steps, the first ones
-    weather_share: float = 0.15  # of the views, once the first cycle has learnt what clear ones look like
 
 
 class PairStream(Dataset):  # type: ignore[type-arg]
-    """Pairs 0 .. steps * batch - 1; pair i belongs to step i // batch. They make up `cycles` of one length."""
+    """The pairs of a training by (step, number in its batch); `batches` tells which there are."""
 
-    def __init__(self, mixture: Mixture, steps: int, batch: int, seed: int, cycles: int = 1) -> None:
-        self.mixture, self.steps, self.batch, self.seed, self.cycles = mixture, steps, batch, seed, cycles
+    def __init__(self, mixture: Mixture, stages: tuple[Stage, ...], seed: int) -> None:
+        self.mixture, self.stages, self.seed = mixture, stages, seed
         root = Path(mixture.data)
         self.cities = [split(naip_places(root / "naip", city))[0] for city in CITIES]
         rgb, valid, metres = read_raster(root / "namie" / "orthophoto_2017.tif")
@@ -65,21 +61,30 @@ class PairStream(Dataset):  # type: ignore[type-arg]
 
             self.rendered = RenderedPairs(Path(mixture.rendered))
 
-    def __len__(self) -> int:
-        return self.steps * self.batch
+    def batches(self, first: int = 0) -> list[list[tuple[int, int]]]:
+        """What to draw at each step from `first` on."""
+        steps = range(first, total_steps(self.stages))
+        return [[(step, number) for number in range(self.canvas(step).batch)] for step in steps]
 
-    def __getitem__(self, index: int) -> Sample:
-        step = index // self.batch
-        cycle, along = divmod(step * self.cycles / self.steps, 1.0)
-        config = SMALL if along < self.mixture.small_share else LARGE
+    def canvas(self, step: int) -> Canvas:
+        """The canvas that all pairs of a step share."""
+        at = place_of(step, self.stages)
+        where = at.step / at.stage.steps
+        if at.stage.mixed:
+            where = np.random.default_rng([self.seed, 2, step]).random()
+        return canvas_at(at.stage, where)
+
+    def __getitem__(self, which: tuple[int, int]) -> Sample:
+        step, number = which
+        at, config = place_of(step, self.stages), self.canvas(step).pairs
         theme = np.random.default_rng([self.seed, 1, step])
         city = self.cities[theme.integers(len(self.cities))] if theme.random() < self.mixture.one_city_share else None
-        rng = np.random.default_rng([self.seed, 0, index])
+        rng = np.random.default_rng([self.seed, 0, at.first_pair + number])
         while True:
             pair = self._draw(city, rng, config)
             if pair.view_mask.mean() >= 0.04 and pair.tile_mask.mean() >= 0.2:
                 view = pair.view
-                if cycle >= 1 and rng.random() < self.mixture.weather_share:
+                if at.stage.weather_share and rng.random() < at.stage.weather_share:
                     style = STYLES[1 + rng.integers(len(STYLES) - 1)]
                     view = degrade(view, style, int(rng.integers(2**31))) * pair.view_mask[..., None]
                 return {
