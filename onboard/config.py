@@ -53,6 +53,7 @@ class FixConfig:
 
     min_probability_right: float = 0.99
     second_mode_distance_m: float = 25.0
+    unmapped_height_m: float = 5.0  # 1 sigma of what stands on the ground that the map's heights do not know of
 
 
 @dataclass(frozen=True)

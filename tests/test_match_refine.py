@@ -78,6 +78,46 @@ def test_a_small_view_is_aligned_by_smaller_patches_and_a_tiny_one_not_at_all() 
     assert seen(8, 8) is None
 
 
+def half_wooded(ground: np.ndarray, below: tuple[float, float], share: float) -> np.ndarray:
+    """The view (64, 64, C) whose left half is a wood `share` of the vehicle's height high, seen from above `below`."""
+    rows, cols = np.mgrid[:64, :64] - 31.5
+    nearer = np.where(cols < 0, 1 - share, 1.0)  # what is high looks further from the point below than it is
+    at_row, at_col = (below[k] + nearer * (x - below[k]) + 47.5 for k, x in enumerate((rows, cols)))
+    view = cv2.remap(ground, at_col.astype(np.float32), at_row.astype(np.float32), cv2.INTER_LINEAR)
+    return view / np.linalg.norm(view, axis=2, keepdims=True)
+
+
+@pytest.mark.parametrize("below", [(0.0, 0.0), (0.0, 8.0), (-10.0, 0.0)])
+def test_a_wood_beside_open_ground_moves_the_fix_less_when_it_may_be_there(below: tuple[float, float]) -> None:
+    ground, everywhere = field(3), np.ones((64, 64), bool)
+    view = half_wooded(ground, below, 0.1)
+    missed = []
+    for rise in (0.0, 0.05):
+        found = align(view, everywhere, ground[16:80, 16:80], everywhere, 4, None, np.array(below), rise)
+        assert found is not None
+        turned = np.array([found.turn_rad * below[1], -found.turn_rad * below[0]])
+        missed.append(np.linalg.norm(found.shift_px + 4 * (turned + (found.scale - 1) * np.array(below))))
+    assert missed[0] > 1.5  # pixels, of where the vehicle is
+    assert missed[1] < 0.85 * missed[0]
+
+
+def test_what_lies_far_to_one_side_is_known_less_well_along_that_direction() -> None:
+    ground, everywhere = field(1), np.ones((64, 64), bool)
+    view = seen_through(ground, (1.0, -2.0), 0.0, 1.0)
+
+    def covariance(rise: float) -> np.ndarray:
+        below = np.array([0.0, -60.0])
+        found = align(view, everywhere, ground[16:80, 16:80], everywhere, 4, None, below, rise)
+        assert found is not None
+        np.testing.assert_allclose(found.shift_px, [4, -8], atol=0.8)
+        return found.covariance_px2
+
+    least = np.eye(2) * 0.02 * 16  # what every alignment is granted
+    level, tall = covariance(0.0) - least, covariance(0.05) - least
+    assert level[1, 1] == pytest.approx(level[0, 0])
+    assert tall[1, 1] > 2 * tall[0, 0]
+
+
 @pytest.mark.parametrize("seed", [11, 12, 13, 14])
 def test_on_the_wrong_ground_patches_do_not_agree(seed: int) -> None:
     everywhere = np.ones((64, 64), bool)

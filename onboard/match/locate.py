@@ -271,7 +271,10 @@ class Locator:
             height = telemetry.height_above_ground_m * view.height_scale
             shift = shift_of_match(self.region, view, mode.position_enu_m, height)
             relief = None if shift is None else in_cells(shift, len(view_cells), stride * level.metres_per_pixel)
-            alignment = align(fine[k], view_cells, tiles.fine[k], tile_cells[k], stride, relief)
+            east, north = view.centre_from_vehicle_enu_m
+            below = np.array([north, -east]) / (stride * level.metres_per_pixel)
+            rise = self.config.fix.unmapped_height_m / height
+            alignment = align(fine[k], view_cells, tiles.fine[k], tile_cells[k], stride, relief, below, rise)
             if alignment is not None:
                 laid = (view.image_rgb, view.mask) if shift is None else laid_on_ground(view, shift)
                 grey, gradient = witnesses(*laid, *windows[k], alignment)

@@ -6,7 +6,9 @@ peaks by iterated reweighting. What comes out is a position between pixels, the 
 and evidence that does not depend on how the network was trained: on the wrong ground, patches do not agree.
 
 Where the heights of the ground are known, each patch is sought where its relief puts it, and the similarity is
-fitted to what remains: hills then spoil neither position nor heading, nor the patches' agreement.
+fitted to what remains: hills then spoil neither position nor heading, nor the patches' agreement. What stands on the
+ground, crowns and roofs, is in no such heights: it moves a patch away from the point below the vehicle, the more the
+further from there it is, so that a patch is believed less in that direction than across it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ STEP = 8
 MARGIN = 8  # a patch is sought this many cells around
 _TOLERANCE = 1.5  # cells: a patch that lies further from the fit does not agree
 _MIN_PATCHES = 4
+_NOISE = 0.5  # cells, 1 sigma: how well a patch's own peak tells its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,14 @@ def align(
     tile_mask: np.ndarray,
     stride: int,
     relief: np.ndarray | None = None,
+    below: np.ndarray | None = None,
+    rise: float = 0.0,
 ) -> Alignment | None:
     """Align view to tile, fine features float32 (h, w, F) with masks bool (h, w); None without enough patches.
 
-    `relief` (h, w, 2) says by how many cells (row, col) what is seen lies further on than on level ground.
+    `relief` (h, w, 2) says by how many cells (row, col) what is seen lies further on than on level ground. What it does
+    not know of, crowns and roofs, is `rise` (1 sigma, of the vehicle's height) above it: such a patch lies further
+    from the point below the vehicle, which is `below` (2,) row, col in cells from the view's centre.
     """
     patches = _correlate_patches(view, view_mask, tile, tile_mask, relief, PATCH)
     patches = patches or _correlate_patches(view, view_mask, tile, tile_mask, relief, PATCH // 2)
@@ -67,6 +74,8 @@ def align(
     start = _common_shift(patches.scores) - patches.relief.mean(axis=0)
     model = np.array([start[0], start[1], 0.0, 0.0])  # shift row, col; scale - 1; turn
     count = len(patches.scores)
+    away = rise * (patches.centres - (np.zeros(2) if below is None else below))
+    trusted = _trust(away)
     weights = np.ones(count)
     peaks = np.zeros((count, 2))
     values = np.zeros(count)
@@ -75,22 +84,21 @@ def align(
         predicted = _predict(model, patches.centres) + patches.relief
         for k in range(count):
             peaks[k], values[k] = _peak_near(patches.scores[k], predicted[k], reach)
-        residual = np.linalg.norm(peaks - predicted, axis=1)
-        weights = np.clip(values, 0.05, None) / (1 + (residual / 1.0) ** 2) ** 2
-        model = _fit(patches.centres, peaks - patches.relief, weights)
+        residual2 = _squared(peaks - predicted, trusted)
+        weights = np.clip(values, 0.05, None) / (1 + residual2) ** 2
+        model = _fit(patches.centres, peaks - patches.relief, weights[:, None, None] * trusted)
     predicted = _predict(model, patches.centres) + patches.relief
-    residual = np.linalg.norm(peaks - predicted, axis=1)
-    agree = residual < _TOLERANCE
+    agree = np.linalg.norm(peaks - predicted, axis=1) < _TOLERANCE
     agreeing = int(agree.sum())
     at_model = np.array([_value_at(s, p) for s, p in zip(patches.scores, predicted, strict=True)])
-    spread = float((residual[agree] ** 2).mean() / 2) if agreeing >= 2 else 4.0
+    spread = float(_squared(peaks - predicted, trusted)[agree].mean() / 2) if agreeing >= 2 else 4.0
     # Patches overlap by half along both axes: four of them hold about as much as two alone.
-    independent = max(1.0, agreeing / 2)
+    known = trusted[agree].sum(axis=0) / 2 if agreeing >= 2 else np.eye(2)
     return Alignment(
         model[:2] * stride,
         float(model[3]),
         float(1 + model[2]),
-        np.eye(2) * (spread / independent + 0.02) * stride**2,
+        (spread * np.linalg.inv(known) + 0.02 * np.eye(2)) * stride**2,
         count,
         agreeing,
         float(at_model.mean()),
@@ -177,17 +185,30 @@ def _predict(model: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.stack([model[0] + model[2] * row + model[3] * col, model[1] + model[2] * col - model[3] * row], axis=1)
 
 
+def _trust(away: np.ndarray) -> np.ndarray:
+    """(P, 2, 2): how much of a patch's shift, row and col, is to be believed, of what is believed of one right below.
+
+    `away` (P, 2) is 1 sigma of how far tall things move it, in cells.
+    """
+    variance = _NOISE**2 * np.eye(2) + away[:, :, None] * away[:, None, :]
+    return np.asarray(_NOISE**2 * np.linalg.inv(variance))
+
+
+def _squared(miss: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(P,) squared lengths of (P, 2) under weights (P, 2, 2)."""
+    return np.asarray(np.einsum("pi,pij,pj->p", miss, weights, miss))
+
+
 def _fit(centres: np.ndarray, shifts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted least squares of `_predict`; turn and scale are held near zero where the view is small."""
+    """Least squares of `_predict` with weights (P, 2, 2); turn and scale are held near zero where the view is small."""
     row, col = centres[:, 0], centres[:, 1]
     one, zero = np.ones_like(row), np.zeros_like(row)
-    design = np.concatenate([np.stack([one, zero, row, col], 1), np.stack([zero, one, col, -row], 1)])
-    target = np.concatenate([shifts[:, 0], shifts[:, 1]])
-    w = np.concatenate([weights, weights])
-    normal = design.T @ (design * w[:, None])
+    design = np.stack([np.stack([one, zero, row, col], 1), np.stack([zero, one, col, -row], 1)], axis=1)  # (P, 2, 4)
+    weighted = np.einsum("pij,pjm->pim", weights, design)
+    normal = np.einsum("pim,pin->mn", design, weighted)
     normal[2, 2] += 1.0 / 0.05**2  # a prior of 5 % and 3 degrees against a shift known to a cell
     normal[3, 3] += 1.0 / 0.05**2
-    return np.linalg.solve(normal + 1e-9 * np.eye(4), design.T @ (target * w))
+    return np.linalg.solve(normal + 1e-9 * np.eye(4), np.einsum("pim,pi->m", weighted, shifts))
 
 
 def _peak_near(score: np.ndarray, at: np.ndarray, reach: int) -> tuple[np.ndarray, float]:
