@@ -77,6 +77,32 @@ def test_a_lean_that_both_share_drops_out(world: toy_world.World, odometry: Visu
     assert moved.enu_m == pytest.approx([4.0, 3.0], abs=0.25)
 
 
+def test_a_heading_that_goes_wrong_between_two_pictures_neither_moves_the_vehicle_nor_is_lost(
+    world: toy_world.World, odometry: VisualOdometry
+) -> None:
+    """Looking ahead by 15 degrees, two degrees of heading would be 0.7 m at 80 m of height."""
+    one = seen(world, 0, (0.0, 0.0), (0.0, 15.0, 30.0))
+    moved = between(odometry, one, seen(world, HALF_S_NS, (3.0, 2.0), (0.0, 15.0, 30.0), (0.0, 15.0, 28.0)))
+    assert moved.enu_m == pytest.approx([3.0, 2.0], abs=0.15)
+    assert math.degrees(moved.turn_rad) == pytest.approx(-2.0, abs=0.1)  # told too small: the picture turns back
+
+
+@pytest.mark.parametrize("velocity_use", ["inertial", "measured"])
+def test_what_the_heading_told_has_gone_wrong_by_is_added_to_what_fixes_had_shown(velocity_use: str) -> None:
+    tracker = Tracker(Config(track=TrackConfig(velocity_use=velocity_use)))
+    fix = Fix(0, np.zeros(2), np.eye(2), 0.0, 1.0, 0.999, {"heading_offset_rad": 0.05})
+    at_ns = 0
+    while tracker.filter is None:
+        at_ns += HALF_S_NS
+        tracker.predict(at_ns, None, Telemetry(at_ns, (1.0, 0.0, 0.0, 0.0), 80.0))
+        tracker.acquire(at_ns, [dataclasses.replace(fix, captured_at_ns=at_ns)], None, side_m=80.0)
+    tracker.mark()
+    then_ns = at_ns + HALF_S_NS
+    tracker.predict(then_ns, None, Telemetry(then_ns, (1.0, 0.0, 0.0, 0.0), 80.0))
+    tracker.moved(Moved(at_ns, then_ns, np.zeros(2), 0.2, 50, math.radians(-2.0)))
+    assert tracker.heading_offset_rad == pytest.approx(0.05 + math.radians(2.0))
+
+
 def test_a_height_told_too_large_makes_the_way_as_much_too_long(
     world: toy_world.World, odometry: VisualOdometry
 ) -> None:

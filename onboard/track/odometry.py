@@ -37,7 +37,9 @@ class Moved:
     """From the point below the vehicle at one frame to that at the next, at the height that was told.
 
     `enu_m` (2,) east, north; of a vehicle that is `s` times as high as told it is `s` times as far. `sigma_m` is its
-    error along each axis, of the pictures and the attitudes; that of the height comes on top.
+    error along each axis, of the pictures and the attitudes; that of the height comes on top. `turn_rad` is how far the
+    second picture is turned clockwise against the first: by that the heading told has gone wrong in between, the other
+    way round.
     """
 
     from_ns: int
@@ -45,6 +47,7 @@ class Moved:
     enu_m: np.ndarray
     sigma_m: float
     inliers: int
+    turn_rad: float = 0.0
 
     @property
     def enu_mps(self) -> np.ndarray:
@@ -83,24 +86,38 @@ class VisualOdometry:
         side_m = max(self._rectifier.ground_side_m(said) for said in (before[1], telemetry))
         metres_per_pixel = side_m / self._rectifier.view_px
         first, second = (self._rectifier.view(*one, metres_per_pixel) for one in (before, self._last))
-        shift = _ground_shift(first, second)
-        if shift is None:
+        seen = _seen_in_both(first, second)
+        if seen is None:
             return None
-        shift_px, inliers = shift
-        lever = np.subtract(second.centre_from_vehicle_enu_m, first.centre_from_vehicle_enu_m)
-        moved = np.array([-shift_px[0], shift_px[1]]) * metres_per_pixel - lever
+        # Where the ground that both show lies from the vehicle; by the turn that is left, the heading told was wrong.
+        at_first, at_second = (
+            np.array(view.centre_from_vehicle_enu_m) + np.array([col, -row]) * metres_per_pixel
+            for view, (col, row) in zip((first, second), (seen.first_px, seen.second_px), strict=True)
+        )
+        cos, sin = math.cos(seen.turn_rad), math.sin(seen.turn_rad)
+        moved = at_first - np.array([[cos, -sin], [sin, cos]]) @ at_second
         leaned_rad = _between_axes(before[1], telemetry) / (gap_ns * 1e-9) * self.config.timing_sigma_ms * 1e-3
         attitude_rad = math.hypot(math.radians(self.config.attitude_sigma_deg), leaned_rad)
         picture_m = self.config.picture_sigma_px * metres_per_pixel
         sigma_m = math.hypot(telemetry.height_above_ground_m * attitude_rad, picture_m)
-        return Moved(before[0].captured_at_ns, frame.captured_at_ns, moved, sigma_m, inliers)
+        return Moved(before[0].captured_at_ns, frame.captured_at_ns, moved, sigma_m, seen.inliers, seen.turn_rad)
 
 
-def _ground_shift(first: GroundView, second: GroundView) -> tuple[np.ndarray, int] | None:
-    """(col, row) in pixels by which the ground of the first view lies further on in the second, and who agrees.
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The middle of the ground that two views agree on: (2,) col, row in pixels from the middle of each of them.
 
-    Taken at the middle of those that agree, so that a rest of turn or scale does not count as a shift.
+    `turn_rad`: by how much the second is turned clockwise. `inliers`: corners that agree.
     """
+
+    first_px: np.ndarray
+    second_px: np.ndarray
+    turn_rad: float
+    inliers: int
+
+
+def _seen_in_both(first: GroundView, second: GroundView) -> _Seen | None:
+    """Taken at the middle of those corners that agree, so that a rest of scale does not count as a shift."""
     pictures = [cv2.cvtColor(view.image_rgb, cv2.COLOR_RGB2GRAY) for view in (first, second)]
     inner = cv2.erode(first.mask.astype(np.uint8), np.ones((2 * _BORDER_PX + 1,) * 2, np.uint8))
     corners = cv2.goodFeaturesToTrack(pictures[0], _CORNERS, _CORNER_QUALITY, _CORNERS_APART_PX, mask=inner)
@@ -121,7 +138,9 @@ def _ground_shift(first: GroundView, second: GroundView) -> tuple[np.ndarray, in
     if abs(zoom - 1) > _MOST_ZOOM or abs(turn) > _MOST_TURN_RAD:
         return None
     kept = agree[:, 0] > 0
-    return (end[kept] - start[kept]).mean(axis=0).astype(float), int(kept.sum())
+    middle = (first.mask.shape[0] - 1) / 2
+    where = (points[kept].mean(axis=0).astype(float) - middle for points in (start, end))
+    return _Seen(*where, turn, int(kept.sum()))
 
 
 def _followed(picture: np.ndarray, into: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

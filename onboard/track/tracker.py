@@ -90,6 +90,7 @@ class Tracker:
             return
         if isinstance(self.filter, InertialFilter) and not self.filter.update_moved(self.true_motion(moved)):
             return
+        self.heading_offset_rad = wrap_angle(self.heading_offset_rad - moved.turn_rad)
         if moved.to_ns - self._fixed_at_ns <= self.config.track.hold_s * 1e9:
             self._held_at_ns = moved.to_ns
 
