@@ -18,7 +18,7 @@ from onboard.height import HeightByMap
 from onboard.match.evidence import Confidence
 from onboard.match.heatmap import Heatmap
 from onboard.match.locate import Located, Locator, Search, Stopwatch
-from onboard.records import Estimate, Fix, Frame, HeightReference, Reason, Rejected, State, Step, Telemetry
+from onboard.records import GUESSES, Estimate, Fix, Frame, HeightReference, Reason, Rejected, State, Step, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import RegionMap
 from onboard.track.odometry import Moved, VisualOdometry
@@ -281,7 +281,9 @@ class Localizer:
         watch.ms["track"] = max(0.0, 1e3 * (time.perf_counter() - began) - accounted)
         detail = found.detail if isinstance(found, Rejected) else ""
         best = None if fix is None else fix.position_enu_m
-        return Step(at_ns, source, state, estimate, reason, best, fix, watch.ms, detail, self.tracker.held)
+        others = found.fixes[1:GUESSES] if isinstance(found, Located) else ()
+        rivals = tuple(other.position_enu_m for other in others)
+        return Step(at_ns, source, state, estimate, reason, best, fix, watch.ms, detail, self.tracker.held, rivals)
 
 
 def _velocity(telemetry: Telemetry | None) -> np.ndarray | None:

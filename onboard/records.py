@@ -169,11 +169,15 @@ class Estimate:
         return self.height_above_ground_m if self.height_above_home_m is None else self.height_above_home_m
 
 
+GUESSES = 5  # of a frame that are logged; recall@5 is what papers print
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """All that one call of `Localizer.step` has to say. `estimate` is set exactly when it is published.
 
     `held`: pictures held the position here, by the map (`reason` is None then) or by each other (visual odometry).
+    `rivals_enu_m`: the next guesses after the first, for the log as well.
     """
 
     captured_at_ns: int
@@ -186,6 +190,7 @@ class Step:
     stage_ms: Mapping[str, float]
     detail: str = ""
     held: bool = False
+    rivals_enu_m: tuple[np.ndarray, ...] = ()
 
     @property
     def published(self) -> bool:

@@ -21,6 +21,7 @@ from onboard.records import Estimate
 FIX_COLUMNS = [
     *("captured_at_ns", "source", "state", "published", "latitude_deg", "longitude_deg"),
     *("cov_ee_m2", "cov_en_m2", "cov_nn_m2", "heading_deg", "reason", "best_latitude_deg", "best_longitude_deg"),
+    "rivals",
 ]
 
 
@@ -33,8 +34,8 @@ def write_fixes(path: Path, estimates: list[Estimate]) -> None:
             latitude, longitude = frame().geodetic_from_enu(one.position_enu_m)
             (ee, en), (_, nn) = one.covariance[:2, :2]
             place = [f"{latitude:.9f}", f"{longitude:.9f}", *(f"{c:.4f}" for c in (ee, en, nn))]
-            rows.writerow([one.valid_at_ns, "a.jpg", "tracking", 1, *place, "90.000", "", *place[:2]])
-            rows.writerow([one.valid_at_ns + 125_000_000, "b.jpg", "tracking", 0, *[""] * 6, "weak_match", "", ""])
+            rows.writerow([one.valid_at_ns, "a.jpg", "tracking", 1, *place, "90.000", "", *place[:2], ""])
+            rows.writerow([one.valid_at_ns + 125_000_000, "b.jpg", "tracking", 0, *[""] * 6, "weak_match", "", "", ""])
 
 
 @pytest.fixture

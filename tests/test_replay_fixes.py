@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy_replay import FRAME, flight_steps, make_step, rows_of
 
@@ -15,15 +17,26 @@ def test_a_row_is_written_in_fixed_decimals() -> None:
     numbers = 37.4900000001, -0.5, 1.0, -0.00001, 2.34567, 359.9996
     row = FixRow(1700000000500000000, "cam", "tracking", True, *numbers, "", 37.0, None)
     assert ",".join(format_row(row)) == (
-        "1700000000500000000,cam,tracking,1,37.490000000,-0.500000000,1.0000,0.0000,2.3457,0.000,,37.000000000,"
+        "1700000000500000000,cam,tracking,1,37.490000000,-0.500000000,1.0000,0.0000,2.3457,0.000,,37.000000000,,"
     )
 
 
 def test_the_columns_are_those_that_others_read() -> None:
     assert ",".join(COLUMNS) == (
         "captured_at_ns,source,state,published,latitude_deg,longitude_deg,cov_ee_m2,cov_en_m2,cov_nn_m2,"
-        "heading_deg,reason,best_latitude_deg,best_longitude_deg"
+        "heading_deg,reason,best_latitude_deg,best_longitude_deg,rivals"
     )
+
+
+def test_the_guesses_after_the_first_are_kept_to_a_tenth_of_a_millimetre(tmp_path: Path) -> None:
+    step = make_step(0, (0, 0))
+    row = row_of(dataclasses.replace(step, rivals_enu_m=(np.array([30.0, -7.0]), np.array([0.5, 900.0]))), FRAME)
+    with FixesWriter(tmp_path / "fixes.csv") as writer:
+        writer.write(row)
+        writer.write(row_of(step, FRAME))
+    one, other = read_fixes(tmp_path / "fixes.csv")
+    np.testing.assert_allclose(one.rivals_enu_m(FRAME), [[30.0, -7.0], [0.5, 900.0]], atol=2e-4)
+    assert other.rivals == ()
 
 
 def test_a_refused_frame_has_a_reason_and_a_guess_but_no_position() -> None:

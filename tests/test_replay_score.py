@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -31,6 +32,18 @@ def test_figures_of_known_errors_are_exact() -> None:
     assert found.first_fix_error_m == pytest.approx(1.0, abs=1e-3)
     assert found.best_within_m is not None
     assert {m: found.best_within_m[m] for m in (8, 10)} == {8: 6, 10: 6}  # of 1 m one lies on the edge
+    assert found.five_within_10_m == 6
+
+
+def test_a_later_guess_counts_among_five_and_not_as_the_first() -> None:
+    wrong = make_step(0, None, reason=Reason.WEAK_MATCH, best_error_enu_m=(500.0, 0.0))
+    truth = wrong.best_position_enu_m
+    assert truth is not None
+    later = dataclasses.replace(wrong, rivals_enu_m=(truth + np.array([90.0, 0.0]), truth - np.array([495.0, 0.0])))
+    found = score(rows_of([wrong, later]), ToyTruth(), FRAME)
+    assert found.five_within_10_m == 1
+    assert found.best_within_m is not None
+    assert found.best_within_m[10] == 0
 
 
 @pytest.mark.parametrize(("error_m", "inside"), [(math.sqrt(CHI2_95) - 0.01, 1.0), (math.sqrt(CHI2_95) + 0.01, 0.0)])

@@ -7,7 +7,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.schedule import LARGE, SMALL, STAGES, TINY, Stage, canvas_at, learning_rate, place_of, resized, total_steps
+from training.schedule import (
+    LARGE,
+    SMALL,
+    STAGES,
+    TINY,
+    Stage,
+    canvas_at,
+    learning_rate,
+    place_of,
+    resized,
+    total_steps,
+)
 
 ONE = Stage(1000, 1.0, ((0.85, SMALL), (0.15, LARGE)))
 

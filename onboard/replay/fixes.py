@@ -30,7 +30,8 @@ class FixRow:
     """One frame's outcome as text keeps it: geodetic degrees on WGS 84, covariance of east and north in m2.
 
     `latitude_deg` to `cov_nn_m2` are of the published estimate and None without one. `best_...` is the first
-    guess, also when it was refused. `heading_deg` is clockwise from north and None where it was not measured.
+    guess, also when it was refused, `rivals` the next ones, (latitude_deg, longitude_deg) each. `heading_deg` is
+    clockwise from north and None where it was not measured.
     """
 
     captured_at_ns: int
@@ -46,6 +47,7 @@ class FixRow:
     reason: str
     best_latitude_deg: float | None
     best_longitude_deg: float | None
+    rivals: tuple[tuple[float, float], ...] = ()
 
     @property
     def covariance_enu_m2(self) -> np.ndarray | None:
@@ -61,6 +63,10 @@ class FixRow:
     def best_position_enu_m(self, frame: MapFrame) -> np.ndarray | None:
         """(2,) east, north of the first guess; None without one."""
         return _enu(frame, self.best_latitude_deg, self.best_longitude_deg)
+
+    def rivals_enu_m(self, frame: MapFrame) -> list[np.ndarray]:
+        """(2,) east, north of each of the guesses after the first."""
+        return [frame.enu_from_geodetic(*place) for place in self.rivals]
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(FixRow))
@@ -95,6 +101,7 @@ def row_of(step: Step, frame: MapFrame) -> FixRow:
         step.reason.value if step.reason else "",
         best_latitude,
         best_longitude,
+        tuple(frame.geodetic_from_enu(place) for place in step.rivals_enu_m),
     )
 
 
@@ -162,8 +169,14 @@ def _parse(cells: dict[str, str]) -> FixRow:
         state=cells["state"],
         published=cells["published"] == "1",
         reason=cells["reason"],
+        rivals=tuple(_place(words) for words in cells["rivals"].split(";") if words),
         **numbers,
     )
+
+
+def _place(words: str) -> tuple[float, float]:
+    latitude, longitude = words.split(" ")
+    return float(latitude), float(longitude)
 
 
 def _cell(name: str, value: object) -> str:
@@ -171,6 +184,8 @@ def _cell(name: str, value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "1" if value else "0"
+    if isinstance(value, tuple):
+        return ";".join(" ".join(f"{degrees:.{DEGREES_DECIMALS}f}" for degrees in place) for place in value)
     if name not in _DECIMALS:
         return str(value)
     number = float(value)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from onboard.replay.fixes import FixRow
 FALSE_FIX_M = 30.0
 FOUND_M = 8.0
 GUESSED_M = (1, 8, 10)  # R@1m and R@10m are what papers print
+FIVE_WITHIN_M = 10.0
 CHI2_95 = 5.991  # 95 % of two dimensions
 WARM_UP_NS = 15_000_000_000
 
@@ -67,12 +68,14 @@ class Score:
     first_fix_error_m: float | None
     best_errors: Spread | None
     best_within_m: dict[int, int] | None  # first guesses nearer than so many metres
+    five_within_10_m: int | None  # frames one of whose first five guesses is
 
 
 def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame) -> Score:
     """Score the rows of a replay against its truth, in the metres of `frame`."""
     n = len(rows)
     truth_enu, published, best = (np.full((n, 2), math.nan) for _ in range(3))
+    nearest = np.full(n, math.nan)  # of the guesses
     mahalanobis2 = np.full(n, math.nan)
     for i, row in enumerate(rows):
         known = truth.at(row.captured_at_ns) if truth is not None else None
@@ -81,6 +84,8 @@ def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame) -> Score
         position, guess, covariance = row.position_enu_m(frame), row.best_position_enu_m(frame), row.covariance_enu_m2
         if guess is not None:
             best[i] = guess
+            guesses = [guess, *row.rivals_enu_m(frame)]
+            nearest[i] = min(float(np.linalg.norm(place - truth_enu[i])) for place in guesses)
         if row.published and position is not None:
             published[i] = position
             if known is not None and covariance is not None:
@@ -113,6 +118,7 @@ def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame) -> Score
         first_fix_error_m=float(errors[0]) if errors.size else None,
         best_errors=spread(best_errors),
         best_within_m={m: int((best_errors <= m).sum()) for m in GUESSED_M} if has_truth else None,
+        five_within_10_m=int((nearest <= FIVE_WITHIN_M).sum()) if has_truth else None,
     )
 
 

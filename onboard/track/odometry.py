@@ -139,8 +139,8 @@ def _seen_in_both(first: GroundView, second: GroundView) -> _Seen | None:
         return None
     kept = agree[:, 0] > 0
     middle = (first.mask.shape[0] - 1) / 2
-    where = (points[kept].mean(axis=0).astype(float) - middle for points in (start, end))
-    return _Seen(*where, turn, int(kept.sum()))
+    first_px, second_px = (points[kept].mean(axis=0).astype(float) - middle for points in (start, end))
+    return _Seen(first_px, second_px, turn, int(kept.sum()))
 
 
 def _followed(picture: np.ndarray, into: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
