@@ -2,7 +2,8 @@
 
     above ground = above home + elevation(home) - elevation(here)
 
-Here is where the vehicle is taken to be. Where the map holds no heights, home is not known or lies off the map, or
+Here is where the vehicle is taken to be. A vehicle that names no home that counts is taken to have started where the
+user says that the flight begins, if he does. Where the map holds no heights, neither is known or it lies off the map, or
 the ground's height is not known here, the height stays as it was told: right over ground as high as home.
 
 While the vehicle is lost, here may be anywhere: the height is that midway between the highest and the lowest ground
@@ -29,12 +30,16 @@ _LOW, _HIGH = 5, 95  # percentiles of the ground searched between which its heig
 
 
 class HeightByMap:
-    """Corrects the height of one vehicle's telemetry; without heights in the map it changes nothing."""
+    """Corrects the height of one vehicle's telemetry; without heights in the map it changes nothing.
 
-    def __init__(self, region: RegionMap, config: Config) -> None:
+    `start_enu_m` (2,): where the flight begins, which stands for a home that is not known.
+    """
+
+    def __init__(self, region: RegionMap, config: Config, start_enu_m: np.ndarray | None = None) -> None:
         self._region, self._limits, self._error = region, config.rectify, config.search.height_error
         self._used = config.rectify.height_from_map and region.elevation is not None
         self._home: tuple[tuple[float, float], float] | None = None  # its place and the ground's elevation there
+        self._start_m = math.nan if start_enu_m is None else float(region.elevation_at(start_enu_m)[0])
         self._everywhere: np.ndarray | None = None
 
     def here(self, told: Telemetry, position_enu_m: np.ndarray) -> Telemetry:
@@ -76,15 +81,19 @@ class HeightByMap:
 
     def _above_zero_m(self, told: Telemetry) -> float | None:
         """The vehicle's height on the map's datum; None where it is not known, or needs no correction."""
-        if not self._used or told.height_reference is not HeightReference.HOME or told.home_deg is None:
+        if not self._used or told.height_reference is not HeightReference.HOME:
             return None
-        if not math.isfinite(sum(told.home_deg) + told.height_above_ground_m):
-            return None
-        if self._home is None or self._home[0] != told.home_deg:
-            place = self._region.frame.enu_from_geodetic(*told.home_deg)
-            self._home = told.home_deg, float(self._region.elevation_at(place)[0])
-        ground = self._home[1]
-        return None if math.isnan(ground) else told.height_above_ground_m + ground
+        above = told.height_above_ground_m + (self._start_m if told.home_deg is None else self._home_m(told.home_deg))
+        return above if math.isfinite(above) else None
+
+    def _home_m(self, home_deg: tuple[float, float]) -> float:
+        """The ground's elevation at home; NaN where it is not known."""
+        if not math.isfinite(sum(home_deg)):
+            return math.nan
+        if self._home is None or self._home[0] != home_deg:
+            place = self._region.frame.enu_from_geodetic(*home_deg)
+            self._home = home_deg, float(self._region.elevation_at(place)[0])
+        return self._home[1]
 
     def _ground_m(self, centre_enu_m: np.ndarray | None, radius_m: float) -> np.ndarray:
         """Elevations (N,) of the ground searched, where they are known."""

@@ -47,7 +47,7 @@ class Localizer:
         self.rectifier = Rectifier(camera, body_from_camera, engine.facts.view_px, config.rectify)
         self.locator = Locator(region, engine, self.rectifier, confidence, config)
         self.tracker = Tracker(config, confidence.tilt_sigma_deg)
-        self.heights = HeightByMap(region, config)
+        self.heights = HeightByMap(region, config, start_enu_m)
         self.odometry = VisualOdometry(self.rectifier, config.odometry)
         self.independent, self._start_enu_m = independent, start_enu_m
         self._began_ns: int | None = None

@@ -84,6 +84,15 @@ def test_where_anything_is_unknown_the_height_stays_as_told(
     assert by_map(hand_map, heights, config).here(told, position) is told
 
 
+def test_where_the_flight_begins_stands_for_a_home_that_is_not_known(hand_map: RegionMap) -> None:
+    heights = HeightByMap(with_heights(hand_map, slope), Config(), np.array([-100.0, 0.0]))
+    told = above_home(home_deg=None)
+    assert heights.here(told, np.array([50.0, 0.0])).height_above_ground_m == pytest.approx(90 - 0.2 * 150, abs=0.01)
+    assert heights.here(above_home(), np.array([50.0, 0.0])).height_above_ground_m == pytest.approx(42, abs=0.01)
+    off_map = HeightByMap(with_heights(hand_map, slope), Config(), NOWHERE)
+    assert off_map.here(told, np.zeros(2)) is told
+
+
 def test_a_home_that_moves_counts_from_then_on(hand_map: RegionMap) -> None:
     heights, east = by_map(hand_map), toy_world.PLACE.geodetic_from_enu(np.array([50.0, 0.0]))
     got = [heights.here(above_home(90, home), np.zeros(2)).height_above_ground_m for home in (HOME_DEG, east)]

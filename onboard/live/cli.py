@@ -34,7 +34,9 @@ def fly(
     mount: Annotated[
         str, typer.Option(help="down, or ROLL,PITCH,YAW in degrees from there: pitch 30 looks 30 degrees ahead.")
     ] = "down",
-    start: Annotated[str | None, typer.Option(help="LAT,LON in degrees, where the flight begins.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="LAT,LON in degrees, where the flight begins; the home of a vehicle without one.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of the settings to change.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model file instead of the shipped one.")] = None,
     profile: Annotated[str | None, typer.Option(help="Messages to send; auto asks the vehicle what it is.")] = None,

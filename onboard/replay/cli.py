@@ -36,7 +36,9 @@ def replay(
         typer.Option("--out", help="Folder for summary.json, fixes.csv, report.html; of many flights, for one each."),
     ],
     mavlink: Annotated[str | None, typer.Option(help="Send fixes there, e.g. udpout:127.0.0.1:14550.")] = None,
-    start: Annotated[str | None, typer.Option(help="LAT,LON in degrees, where the flight begins.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="LAT,LON in degrees, where the flight begins; the home of a vehicle without one.")
+    ] = None,
     independent: Annotated[bool, typer.Option("--independent", help="Every frame alone, whole map, no track.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML of the settings to change.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model file instead of the shipped one.")] = None,
