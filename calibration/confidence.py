@@ -26,9 +26,10 @@ from onboard.errors import ConfigError
 from onboard.flight.open import open_flight
 from onboard.localizer import Localizer
 from onboard.match.evidence import LOCAL, WHOLE, Confidence, Logistic
-from onboard.match.locate import Located, Search, Stopwatch
+from onboard.match.locate import Located, Search
 from onboard.records import Fix, Telemetry
 from onboard.region import RegionMap
+from onboard.stopwatch import Stopwatch
 
 RIGHT_M = 8.0
 _RANKS = 3  # fixes of a whole-map search that are examples: those that might have been believed

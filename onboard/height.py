@@ -3,8 +3,8 @@
     above ground = above home + elevation(home) - elevation(here)
 
 Here is where the vehicle is taken to be. A vehicle that names no home that counts is taken to have started where the
-user says that the flight begins, if he does. Where the map holds no heights, neither is known or it lies off the map, or
-the ground's height is not known here, the height stays as it was told: right over ground as high as home.
+user says that the flight begins, if he does. Where the map holds no heights, neither is known or it lies off the map,
+or the ground's height is not known here, the height stays as it was told: right over ground as high as home.
 
 While the vehicle is lost, here may be anywhere: the height is that midway between the highest and the lowest ground
 searched, and other heights are searched as well, as far as those two reach (and no further than 30 %). A place found

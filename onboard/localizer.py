@@ -17,10 +17,11 @@ from onboard.engine import Engine
 from onboard.height import HeightByMap
 from onboard.match.evidence import Confidence
 from onboard.match.heatmap import Heatmap
-from onboard.match.locate import Located, Locator, Search, Stopwatch
+from onboard.match.locate import Located, Locator, Search
 from onboard.records import GUESSES, Estimate, Fix, Frame, HeightReference, Reason, Rejected, State, Step, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import RegionMap
+from onboard.stopwatch import Stopwatch
 from onboard.track.odometry import Moved, VisualOdometry
 from onboard.track.tracker import Tracker
 

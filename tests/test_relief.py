@@ -12,12 +12,13 @@ from toy_world import HAND_CONFIDENCE, HandEngine, Heights, World, with_heights
 
 from onboard.config import Config
 from onboard.frames import BODY_FROM_CAMERA_DOWN
-from onboard.match.locate import Located, Locator, Search, Stopwatch
+from onboard.match.locate import Located, Locator, Search
 from onboard.match.refine import align
 from onboard.match.relief import ground_shift, in_cells, laid_on_ground, mean_shift, shift_of_match
 from onboard.records import Fix, Frame, GroundView, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import RegionMap
+from onboard.stopwatch import Stopwatch
 
 HEIGHT_M = 90.0
 

@@ -235,3 +235,25 @@ def _cut(level: Level, row: int, col: int, block: int) -> tuple[np.ndarray, np.n
         valid[there] = (level.detail_valid[rows, cols] >= 128)[..., None]
         cells[there] = level.detail[rows, cols] * (valid[there] / np.float32(DETAIL_SCALE))
     return cells, valid
+
+
+def promising(
+    level: Level, origins: list[tuple[int, int]], block: int, tiles: np.ndarray, limit: int
+) -> list[tuple[int, int]]:
+    """The `limit` blocks that hold the best retrieved tiles."""
+    middle = np.array(origins, dtype=float) + block / 2
+    chosen: set[int] = set()
+    for tile in tiles:
+        row, col = level.cell_of(tile)
+        chosen.add(int(np.abs(middle - [float(row), float(col)]).max(axis=1).argmin()))
+        if len(chosen) == limit:
+            break
+    return [origins[i] for i in sorted(chosen)]
+
+
+def within(block: ScoreBlock, row: int, col: int, reach: int) -> ScoreBlock:
+    """Places further than `reach` cells from row, col are taken out of a block: a strong one would hide a near one."""
+    score = block.score.copy()
+    rows, cols = np.ogrid[: score.shape[0], : score.shape[1]]
+    score[(block.row + rows - row) ** 2 + (block.col + cols - col) ** 2 > reach**2] = -1.0
+    return ScoreBlock(block.row, block.col, score, block.template)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,17 +18,19 @@ from onboard.config import Config
 from onboard.engine import Embeddings, Engine
 from onboard.match.correlate import (
     LARGE_BLOCK,
-    ScoreBlock,
     SpectrumCache,
     block_origins,
     block_size,
     correlate,
     covered_boxes,
+    promising,
+    within,
 )
-from onboard.match.evidence import Confidence, Logistic
+from onboard.match.evidence import Confidence
+from onboard.match.fixes import Found, Match, ranked_fixes
 from onboard.match.heatmap import Heatmap, Mode
 from onboard.match.ranking import exclusive, rerank
-from onboard.match.refine import Alignment, align
+from onboard.match.refine import align
 from onboard.match.relief import ground_shift, in_cells, laid_on_ground, mean_shift, shift_of_match
 from onboard.match.retrieve import TileIndex
 from onboard.match.template import cell_mask, zero_mean
@@ -37,11 +38,11 @@ from onboard.match.witness import witnesses
 from onboard.records import Fix, Frame, GroundView, Reason, Rejected, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import Level, RegionMap
+from onboard.stopwatch import Stopwatch
 
 _RETRIEVED = 256  # tiles asked of FAISS
 _BATCH = 16  # views embedded at once; of more, fine features are not kept: those of 72 are 38 MB
 _LOOK_AGAIN = 3  # best candidates of a search of the whole map that are looked at again
-_LARGE_VIEW = math.log(128.0**2)  # pixels of a view that is neither large nor small
 _WINDOWS_HELD = 2  # windows cut before the level's pages are given back: one of 256 pixels keeps 8 MB of them resident
 
 
@@ -60,39 +61,12 @@ class Search:
     local: bool = False
 
 
-@dataclass(slots=True)
-class Stopwatch:
-    """Milliseconds by stage of one frame; a stage may come twice."""
-
-    ms: dict[str, float] = field(default_factory=dict)
-    _began: float = 0.0
-
-    def start(self) -> None:
-        self._began = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (now - self._began)
-        self._began = now
-
-
 @dataclass(frozen=True, slots=True)
 class Located:
     """Fixes of one frame, most probable first (never empty), before anybody decides whether to believe them."""
 
     fixes: tuple[Fix, ...]
     heatmap: Heatmap
-
-
-@dataclass(frozen=True, slots=True)
-class _Match:
-    """One mode, the view that found it, how they lie on each other, and what the witnesses say there."""
-
-    mode: Mode
-    view: GroundView
-    alignment: Alignment
-    grey: float
-    gradient: float
 
 
 class Locator:
@@ -194,7 +168,7 @@ class Locator:
             block, cache = LARGE_BLOCK, self._spectra[index]
             origins = [o for box in self._boxes[index] for o in block_origins(tuple(box), block, size)]
             if len(origins) > self.config.search.max_blocks:
-                origins = _promising(level, origins, block, tiles, self.config.search.max_blocks)
+                origins = promising(level, origins, block, tiles, self.config.search.max_blocks)
         else:
             centre = search.centre_enu_m + self._lever(views[0], telemetry, search.centre_enu_m)
             row, col = (round(float(v)) for v in level.cell_of(centre))
@@ -206,7 +180,7 @@ class Locator:
             return None
         blocks = correlate(cache, templates, masks, origins, block)
         if search.centre_enu_m is not None:
-            blocks = [_within(b, row, col, reach) for b in blocks]
+            blocks = [within(b, row, col, reach) for b in blocks]
         return Heatmap.of(level, blocks)
 
     def _modes(self, heatmap: Heatmap, views: list[GroundView], search: Search, telemetry: Telemetry) -> list[Mode]:
@@ -245,19 +219,31 @@ class Locator:
         matches = self._align(level, chosen, sought, fine, telemetry)
         if matches is None:
             return None
-        ranked = self._fixes(level, matches, modes, heatmap, search, telemetry)
+        ranked = self._ranked(level, matches, modes, heatmap, search, telemetry)
         if not search.local and ranked:
             # Look again with the heading and height that the best matches found: what is right becomes clearer.
             again = self._look_again(frame, telemetry, level, ranked[:_LOOK_AGAIN])
             if again is None:
                 return None
             kept = [match for _, match in ranked if match.mode.rank not in {m.mode.rank for m in again}]
-            ranked = self._fixes(level, again + kept, modes, heatmap, search, telemetry)
+            ranked = self._ranked(level, again + kept, modes, heatmap, search, telemetry)
         return exclusive([fix for fix, _ in ranked], self.config.fix.second_mode_distance_m)
+
+    def _ranked(
+        self,
+        level: Level,
+        matches: list[Match],
+        modes: list[Mode],
+        heatmap: Heatmap,
+        search: Search,
+        telemetry: Telemetry,
+    ) -> list[tuple[Fix, Match]]:
+        found = Found(level.metres_per_pixel, telemetry.height_above_ground_m, tuple(modes), heatmap, search.local)
+        return ranked_fixes(matches, found, self.confidence)
 
     def _align(
         self, level: Level, modes: list[Mode], views: list[GroundView], fine: list[np.ndarray], telemetry: Telemetry
-    ) -> list[_Match] | None:
+    ) -> list[Match] | None:
         """Align each view with the map at its mode; modes without enough patches are left out."""
         stride = self.engine.facts.fine_stride
         windows = [self._window(level, mode.position_enu_m) for mode in modes]
@@ -278,7 +264,7 @@ class Locator:
             if alignment is not None:
                 laid = (view.image_rgb, view.mask) if shift is None else laid_on_ground(view, shift)
                 grey, gradient = witnesses(*laid, *windows[k], alignment)
-                matches.append(_Match(mode, view, alignment, grey, gradient))
+                matches.append(Match(mode, view, alignment, grey, gradient))
         return matches
 
     def _window(self, level: Level, centre_enu_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -291,8 +277,8 @@ class Locator:
         return window
 
     def _look_again(
-        self, frame: Frame, telemetry: Telemetry, level: Level, ranked: list[tuple[Fix, _Match]]
-    ) -> list[_Match] | None:
+        self, frame: Frame, telemetry: Telemetry, level: Level, ranked: list[tuple[Fix, Match]]
+    ) -> list[Match] | None:
         """The same places under the heading and height that their alignments found."""
         views, modes = [], []
         for fix, match in ranked:
@@ -304,88 +290,7 @@ class Locator:
         embedded = self._embed(views)
         return self._align(level, modes, views, list(embedded.fine), telemetry) if _finite(embedded) else None
 
-    def _fixes(
-        self,
-        level: Level,
-        matches: list[_Match],
-        modes: list[Mode],
-        heatmap: Heatmap,
-        search: Search,
-        telemetry: Telemetry,
-    ) -> list[tuple[Fix, _Match]]:
-        """A fix of each match with its evidence, the likeliest first."""
-        logistic = self.confidence.local if search.local else self.confidence.whole
-        strength = [m.alignment.score * m.alignment.agreeing / m.alignment.patches for m in matches]
-        ranked = []
-        for k, match in enumerate(matches):
-            mode, alignment = match.mode, match.alignment
-            others = [m.score for m in modes if m.rank != mode.rank]
-            evidence = {
-                "coarse": mode.score,
-                "margin": mode.score - max(others, default=heatmap.mean),
-                "z": (mode.score - heatmap.mean) / heatmap.deviation / 10,
-                "agree": alignment.agreeing / alignment.patches,
-                "votes": math.log(alignment.agreeing + 1),
-                "fine": alignment.score,
-                "fine_margin": strength[k] - max(strength[:k] + strength[k + 1 :], default=0.0),
-                "gradient": match.gradient,
-                "grey": match.grey,
-                "seen": math.log(float(match.view.mask.sum())) - _LARGE_VIEW,
-            }
-            ranked.append((self._fix(level, match.view, mode, alignment, evidence, logistic, telemetry), match))
-        return sorted(ranked, key=lambda pair: -logistic.logit(pair[0].evidence))
-
-    def _fix(
-        self,
-        level: Level,
-        view: GroundView,
-        mode: Mode,
-        alignment: Alignment,
-        evidence: dict[str, float],
-        logistic: Logistic,
-        telemetry: Telemetry,
-    ) -> Fix:
-        metres = level.metres_per_pixel
-        shift = np.array([alignment.shift_px[1], -alignment.shift_px[0]]) * metres  # east, north
-        # The vehicle lies off the view's centre; that lever turns and grows with the view.
-        lever = np.array(view.centre_from_vehicle_enu_m) * alignment.scale
-        cos, sin = math.cos(alignment.turn_rad), math.sin(alignment.turn_rad)
-        lever = np.array([cos * lever[0] + sin * lever[1], -sin * lever[0] + cos * lever[1]])
-        swap = np.array([[0.0, 1.0], [-1.0, 0.0]]) * metres  # (row, col) -> (east, north)
-        height = telemetry.height_above_ground_m * view.height_scale * alignment.scale
-        return Fix(
-            view.captured_at_ns,
-            mode.position_enu_m + shift - lever,
-            self.confidence.covariance(swap @ alignment.covariance_px2 @ swap.T, height, evidence["gradient"]),
-            view.heading_rad + alignment.turn_rad,
-            view.height_scale * alignment.scale,
-            logistic.probability(evidence),
-            evidence | {"heading_offset_rad": view.heading_offset_rad + alignment.turn_rad},
-        )
-
 
 def _finite(embedded: Embeddings) -> bool:
     """A comparison with nan is false, and a doubt that compares lets it through: so it is asked first."""
     return all(bool(np.isfinite(part).all()) for part in (embedded.descriptors, embedded.detail, embedded.fine))
-
-
-def _promising(
-    level: Level, origins: list[tuple[int, int]], block: int, tiles: np.ndarray, limit: int
-) -> list[tuple[int, int]]:
-    """The `limit` blocks that hold the best retrieved tiles."""
-    middle = np.array(origins, dtype=float) + block / 2
-    chosen: set[int] = set()
-    for tile in tiles:
-        row, col = level.cell_of(tile)
-        chosen.add(int(np.abs(middle - [float(row), float(col)]).max(axis=1).argmin()))
-        if len(chosen) == limit:
-            break
-    return [origins[i] for i in sorted(chosen)]
-
-
-def _within(block: ScoreBlock, row: int, col: int, reach: int) -> ScoreBlock:
-    """Places further than `reach` cells from row, col are taken out of a block: a strong one would hide a near one."""
-    score = block.score.copy()
-    rows, cols = np.ogrid[: score.shape[0], : score.shape[1]]
-    score[(block.row + rows - row) ** 2 + (block.col + cols - col) ** 2 > reach**2] = -1.0
-    return ScoreBlock(block.row, block.col, score, block.template)
