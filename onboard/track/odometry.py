@@ -29,6 +29,7 @@ _BORDER_PX = 4  # of a view's mask, where the corner may be the mask's own
 _THERE_AND_BACK_PX = 0.5
 _INLIER_PX = 2.0
 _LEAST_INLIERS, _LEAST_SHARE = 10, 0.4
+_LEAST_WAY_PX, _LEAST_SPREAD_PX = 2.0, 8.0  # below which corners do not tell a turn from what stands high
 _MOST_TURN_RAD, _MOST_ZOOM = 0.1, 0.1  # left between two views that were laid on the ground: more is a wrong match
 
 
@@ -89,35 +90,55 @@ class VisualOdometry:
         seen = _seen_in_both(first, second)
         if seen is None:
             return None
-        # Where the ground that both show lies from the vehicle; by the turn that is left, the heading told was wrong.
-        at_first, at_second = (
-            np.array(view.centre_from_vehicle_enu_m) + np.array([col, -row]) * metres_per_pixel
-            for view, (col, row) in zip((first, second), (seen.first_px, seen.second_px), strict=True)
-        )
-        cos, sin = math.cos(seen.turn_rad), math.sin(seen.turn_rad)
-        moved = at_first - np.array([[cos, -sin], [sin, cos]]) @ at_second
+        way_px = _way(seen.first_px, seen.second_px, seen.turn_rad)
+        moved = np.array([way_px[0], -way_px[1]]) * metres_per_pixel
         leaned_rad = _between_axes(before[1], telemetry) / (gap_ns * 1e-9) * self.config.timing_sigma_ms * 1e-3
         attitude_rad = math.hypot(math.radians(self.config.attitude_sigma_deg), leaned_rad)
         picture_m = self.config.picture_sigma_px * metres_per_pixel
         sigma_m = math.hypot(telemetry.height_above_ground_m * attitude_rad, picture_m)
-        return Moved(before[0].captured_at_ns, frame.captured_at_ns, moved, sigma_m, seen.inliers, seen.turn_rad)
+        return Moved(before[0].captured_at_ns, frame.captured_at_ns, moved, sigma_m, len(seen.first_px), seen.turn_rad)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The middle of the ground that two views agree on: (2,) col, row in pixels from the middle of each of them.
+    """Corners of the ground that two views agree on: (n, 2) col, row in pixels from the point below the vehicle.
 
-    `turn_rad`: by how much the second is turned clockwise. `inliers`: corners that agree.
+    `turn_rad`: by how much the second view is turned clockwise; by that the heading told has gone wrong.
     """
 
     first_px: np.ndarray
     second_px: np.ndarray
     turn_rad: float
-    inliers: int
+
+
+def _way(first_px: np.ndarray, second_px: np.ndarray, turn_rad: float) -> np.ndarray:
+    """(2,) col, row: how far the vehicle moved, over the middle of the corners: a rest of scale does not count."""
+    cos, sin = math.cos(turn_rad), math.sin(turn_rad)
+    return np.asarray(first_px.mean(axis=0) - np.array([[cos, sin], [-sin, cos]]) @ second_px.mean(axis=0))
+
+
+def _turn_across(first_px: np.ndarray, second_px: np.ndarray, turn_rad: float) -> float:
+    """The turn by what corners move across the way alone: what stands higher moves further, but along the way only.
+
+    A wood on one side of the view and a field on the other would seem to turn otherwise. `turn_rad` is the turn of the
+    whole, which stands where the way is too short, or the corners too close together along it, to tell.
+    """
+    for _ in range(2):
+        way = _way(first_px, second_px, turn_rad)
+        length = float(np.linalg.norm(way))
+        if length < _LEAST_WAY_PX:
+            return turn_rad
+        along = second_px @ way / length
+        across = (first_px - second_px) @ np.array([-way[1], way[0]]) / length
+        along, across = along - along.mean(), across - across.mean()
+        if along.std() < _LEAST_SPREAD_PX:
+            return turn_rad
+        turn_rad = -float(along @ across) / float(along @ along)
+    return turn_rad
 
 
 def _seen_in_both(first: GroundView, second: GroundView) -> _Seen | None:
-    """Taken at the middle of those corners that agree, so that a rest of scale does not count as a shift."""
+    """What Lucas and Kanade follow from one view to the other, as far as most of it agrees on one similarity."""
     pictures = [cv2.cvtColor(view.image_rgb, cv2.COLOR_RGB2GRAY) for view in (first, second)]
     inner = cv2.erode(first.mask.astype(np.uint8), np.ones((2 * _BORDER_PX + 1,) * 2, np.uint8))
     corners = cv2.goodFeaturesToTrack(pictures[0], _CORNERS, _CORNER_QUALITY, _CORNERS_APART_PX, mask=inner)
@@ -137,10 +158,17 @@ def _seen_in_both(first: GroundView, second: GroundView) -> _Seen | None:
     zoom, turn = math.hypot(found[0, 0], found[1, 0]), math.atan2(found[1, 0], found[0, 0])
     if abs(zoom - 1) > _MOST_ZOOM or abs(turn) > _MOST_TURN_RAD:
         return None
-    kept = agree[:, 0] > 0
-    middle = (first.mask.shape[0] - 1) / 2
-    first_px, second_px = (points[kept].mean(axis=0).astype(float) - middle for points in (start, end))
-    return _Seen(first_px, second_px, turn, int(kept.sum()))
+    first_px, second_px = (
+        _from_below(view, points[agree[:, 0] > 0]) for view, points in ((first, start), (second, end))
+    )
+    return _Seen(first_px, second_px, _turn_across(first_px, second_px, turn))
+
+
+def _from_below(view: GroundView, points: np.ndarray) -> np.ndarray:
+    """Pixels (n, 2) col, row of a view, counted from the point below the vehicle."""
+    east, north = view.centre_from_vehicle_enu_m
+    lever = np.array([east, -north]) / view.metres_per_pixel
+    return np.asarray(points.astype(float) - (view.mask.shape[0] - 1) / 2 + lever)
 
 
 def _followed(picture: np.ndarray, into: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
