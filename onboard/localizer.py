@@ -235,7 +235,7 @@ class Localizer:
                 reason = found.reason
         else:
             why = found.reason if isinstance(found, Rejected) else self._doubt(fixes[0], whole=False)
-            reason = tracker.update(best, why)
+            reason = tracker.update(best, why, self.rectifier.ground_side_m(telemetry))
         return self._estimate(told, best if reason is None else None), reason
 
     def _doubt(self, fix: Fix, whole: bool) -> Reason | None:

@@ -168,9 +168,17 @@ class Tracker:
         self._fixed_at_ns, self._gated, self.missed = at_ns, 0, 0
         return None
 
-    def update(self, fix: Fix | None, reason: Reason | None) -> Reason | None:
-        """The best fix near the prediction, or why there is none. None when it was taken in."""
+    def update(self, fix: Fix | None, reason: Reason | None, side_m: float = 0.0) -> Reason | None:
+        """The best fix near the prediction, `side_m` of the ground seen, or why there is none. None: it was taken in.
+
+        A match too weak to be believed alone counts where those before it bear it out, by the rule by which a first
+        position is earned: over poor ground one weak match after the other is right.
+        """
         assert self.filter is not None
+        if fix is not None and reason is Reason.WEAK_MATCH and self._borne_out(fix, side_m):
+            reason = None
+        elif reason is None:
+            self.acquisition.clear()
         if fix is not None and reason is None:
             covariance = fix.covariance_enu_m2
             if isinstance(self.filter, InertialFilter):
@@ -188,6 +196,10 @@ class Tracker:
         if self._gated >= _GATED_LIMIT:
             self.lose()
         return reason
+
+    def _borne_out(self, fix: Fix, side_m: float) -> bool:
+        assert self.filter is not None
+        return self.acquisition.add(self.filter.valid_at_ns, [fix], self.filter.state[2:4], side_m) is not None
 
     def estimate(self, telemetry: Telemetry, fix: Fix | None, floor_m: float, tilt_m: float) -> Estimate | None:
         """What may be published now: the filter's belief, with 1 sigma of errors that do not average out added.
