@@ -18,7 +18,7 @@ from onboard.records import Fix, Frame, State, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import RegionMap
 from onboard.track.inertial import InertialFilter, Leaned
-from onboard.track.odometry import Moved, VisualOdometry
+from onboard.track.odometry import Moved, VisualOdometry, _turn_across
 from onboard.track.tracker import Tracker
 
 G_MPS2 = 9.80665
@@ -85,6 +85,22 @@ def test_a_heading_that_goes_wrong_between_two_pictures_neither_moves_the_vehicl
     moved = between(odometry, one, seen(world, HALF_S_NS, (3.0, 2.0), (0.0, 15.0, 30.0), (0.0, 15.0, 28.0)))
     assert moved.enu_m == pytest.approx([3.0, 2.0], abs=0.15)
     assert math.degrees(moved.turn_rad) == pytest.approx(-2.0, abs=0.1)  # told too small: the picture turns back
+
+
+@pytest.mark.parametrize("turn_deg", [0.0, 1.5, -2.5])
+@pytest.mark.parametrize("way_px", [(9.0, 2.0), (-3.0, 8.0)])
+def test_a_wood_beside_a_field_does_not_turn_the_picture(turn_deg: float, way_px: tuple[float, float]) -> None:
+    """Corners on a half that is nearer move a fifth further: a similarity takes that for a turn of a degree."""
+    way, turn, rng = np.array(way_px), math.radians(turn_deg), np.random.default_rng(3)
+    ground = rng.uniform(-60, 60, (300, 2)) + np.array([40.0, 10.0])  # from below the vehicle
+    nearer = np.where((ground - ground.mean(axis=0)) @ [-way[1], way[0]] > 0, 1.2, 1.0)[:, None]
+    cos, sin = math.cos(turn), math.sin(turn)
+    second = (ground - way) * nearer @ np.array([[cos, sin], [-sin, cos]])  # rows turned clockwise
+    first = ground * nearer
+    whole, _ = cv2.estimateAffinePartial2D(first.astype(np.float32), second.astype(np.float32))
+    taken_for = math.atan2(whole[1, 0], whole[0, 0])
+    assert abs(math.degrees(taken_for) - turn_deg) > 0.3
+    assert math.degrees(_turn_across(first, second, taken_for)) == pytest.approx(turn_deg, abs=0.1)
 
 
 @pytest.mark.parametrize("velocity_use", ["inertial", "measured"])

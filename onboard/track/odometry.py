@@ -123,8 +123,9 @@ def _turn_across(first_px: np.ndarray, second_px: np.ndarray, turn_rad: float) -
     A wood on one side of the view and a field on the other would seem to turn otherwise. `turn_rad` is the turn of the
     whole, which stands where the way is too short, or the corners too close together along it, to tell.
     """
+    found = turn_rad
     for _ in range(2):
-        way = _way(first_px, second_px, turn_rad)
+        way = _way(first_px, second_px, found)
         length = float(np.linalg.norm(way))
         if length < _LEAST_WAY_PX:
             return turn_rad
@@ -133,8 +134,8 @@ def _turn_across(first_px: np.ndarray, second_px: np.ndarray, turn_rad: float) -
         along, across = along - along.mean(), across - across.mean()
         if along.std() < _LEAST_SPREAD_PX:
             return turn_rad
-        turn_rad = -float(along @ across) / float(along @ along)
-    return turn_rad
+        found = -float(along @ across) / float(along @ along)
+    return found if abs(found) <= _MOST_TURN_RAD else turn_rad
 
 
 def _seen_in_both(first: GroundView, second: GroundView) -> _Seen | None:
