@@ -39,6 +39,16 @@ def test_the_guesses_after_the_first_are_kept_to_a_tenth_of_a_millimetre(tmp_pat
     assert other.rivals == ()
 
 
+def test_a_file_from_before_the_rivals_is_read(tmp_path: Path) -> None:
+    rows = rows_of(flight_steps())
+    with FixesWriter(tmp_path / "fixes.csv") as writer:
+        for row in rows:
+            writer.write(row)
+    lines = (tmp_path / "fixes.csv").read_text().splitlines()
+    (tmp_path / "old.csv").write_text("\n".join(line.rsplit(",", 1)[0] for line in lines) + "\n")
+    assert read_fixes(tmp_path / "old.csv") == read_fixes(tmp_path / "fixes.csv")
+
+
 def test_a_refused_frame_has_a_reason_and_a_guess_but_no_position() -> None:
     row = row_of(flight_steps()[0], FRAME)
     assert (row.published, row.latitude_deg, row.cov_ee_m2, row.heading_deg) == (False, None, None, None)

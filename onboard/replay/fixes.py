@@ -143,7 +143,7 @@ def read_fixes(path: Path | str) -> list[FixRow]:
         raise FixesError("no fixes file", path, "the fixes.csv of a replay", "run: pilotage replay FLIGHT ...")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) not in (COLUMNS, COLUMNS[:-1]):  # files of before `rivals`
             raise FixesError("columns of fixes file", f"{path} ({reader.fieldnames})", ",".join(COLUMNS))
         rows = []
         for cells in reader:
@@ -169,7 +169,7 @@ def _parse(cells: dict[str, str]) -> FixRow:
         state=cells["state"],
         published=cells["published"] == "1",
         reason=cells["reason"],
-        rivals=tuple(_place(words) for words in cells["rivals"].split(";") if words),
+        rivals=tuple(_place(words) for words in cells.get("rivals", "").split(";") if words),
         **numbers,
     )
 
