@@ -140,6 +140,8 @@ def parameters_of(told: dict[str, str]) -> dict[str, object]:
         "mavlink": told["address"] if link == "direct" else "",
         "mavros": link == "mavros",
     }
+    if told.get("mount") == "gimbal":  # of onboard.launch.py
+        parameters["rectify.on_gimbal"] = True
     return parameters | {name: told[name] for name in ("model", "start", "camera_info_file") if told[name]}
 
 
@@ -156,6 +158,7 @@ def make_node(context: LaunchContext) -> list[LifecycleNode]:
     is never answered, and the node that was started again would stay unconfigured.
     """
     told = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    told["mount"] = context.launch_configurations.get("mount", "")
     switches = (told["simulation"] == "true", told["replay"] == "true")
     files = parameter_files(told["board"], told["autopilot"], *switches, told["params_file"])
     # A text stays one: launch would take a map named 2024 for a number.

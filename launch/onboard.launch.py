@@ -48,7 +48,8 @@ ARGUMENTS = (
         "mount",
         default_value="",
         description="How the camera is mounted: down, or ROLL,PITCH,YAW in degrees from there (pitch 30 looks 30"
-        " degrees ahead), as a static transform; empty: somebody else publishes it, else down is assumed.",
+        " degrees ahead), as a static transform; gimbal: on one that tells its attitude by MAVLink (link:=direct);"
+        " empty: somebody else publishes it, else down is assumed.",
     ),
     DeclareLaunchArgument(
         "watchdog",
@@ -71,7 +72,7 @@ def mount_quaternion(text: str, camera: str) -> tuple[float, float, float, float
             (0.0, 0.0, 0.0) if text == "down" else (math.radians(float(part)) for part in text.split(","))
         )
     except ValueError:
-        raise RuntimeError(f"mount: {text}; expected down, or ROLL,PITCH,YAW in degrees") from None
+        raise RuntimeError(f"mount: {text}; expected down, gimbal, or ROLL,PITCH,YAW in degrees") from None
     turned = _multiply(_multiply(_about(2, yaw), _about(1, pitch)), _about(0, roll))  # of forward, right, down
     flu_from_frd = (1.0, 0.0, 0.0, 0.0)  # half a turn about x
     half = math.sqrt(0.5)
@@ -154,7 +155,7 @@ def _driver(
 
 
 def _mount(text: str, camera: str) -> list[LaunchDescriptionEntity]:
-    if not text:
+    if text in ("", "gimbal"):
         return []
     needs("tf2_ros", f"mount:={text}")
     x, y, z, w = (f"{value:.9f}" for value in mount_quaternion(text, camera))

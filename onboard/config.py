@@ -27,6 +27,7 @@ class RectifyConfig:
     max_off_nadir_deg: float = 55.0  # ground seen more obliquely than this is left out
     min_footprint_m: float = 30.0  # side of a square as large as the ground seen
     max_telemetry_age_ms: float = 250.0
+    on_gimbal: bool = False  # the camera hangs on a gimbal that tells its own attitude; the mount is then on that
     height_from_map: bool = True  # heights above home become heights above ground by the map's, where it has any
 
 

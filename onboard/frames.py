@@ -4,6 +4,7 @@
 |--------|------------------------------------------|------------------------------------------|
 | camera | x right, y down in the image, z optical  | the lens                                 |
 | body   | x forward, y right, z down (FRD)         | the vehicle                              |
+| gimbal | x where it points, y right, z down       | the gimbal (MAVLink's gimbal device)     |
 | ned    | x north, y east, z down                  | the point below the vehicle, or the home |
 | enu    | x east, y north, z up: *the map frame*   | the region map's anchor                  |
 | image  | row, col; centre of the first pixel 0, 0 | top left                                 |
@@ -24,6 +25,8 @@ import pyproj
 # A body whose x axis points to the top of the image and whose z axis is the optical axis (the mount of a
 # camera that looks straight down with the top of its image forward).
 BODY_FROM_CAMERA_DOWN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+# A camera that looks where its gimbal points, the top of its image up where that is the horizon.
+GIMBAL_FROM_CAMERA = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 ENU_FROM_NED = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 FLU_FROM_FRD = np.diag([1.0, -1.0, -1.0])
 

@@ -31,6 +31,7 @@ class Reason(str, Enum):
     FROZEN_FRAME = "frozen_frame"
     NO_TELEMETRY = "no_telemetry"
     NO_HEIGHT = "no_height"
+    NO_GIMBAL = "no_gimbal"
     BAD_TELEMETRY = "bad_telemetry"
     HEIGHT_OUT_OF_RANGE = "height_out_of_range"
     TILT_TOO_LARGE = "tilt_too_large"
@@ -83,6 +84,7 @@ class Telemetry:
     `inertia` is there where the vehicle's IMU is heard.
     `height_above_ground_m` is above the ground only as far as `height_reference` says; `home_deg` is the latitude and
     longitude of the ground that a height above home is counted from, None where that is not known (`onboard.height`).
+    `gimbal_quat_wxyz` is ned_from_gimbal of a camera that hangs on one, None of a camera that is fixed to the body.
     """
 
     captured_at_ns: int
@@ -93,6 +95,12 @@ class Telemetry:
     inertia: Inertia | None = None
     height_reference: HeightReference = HeightReference.GROUND
     home_deg: tuple[float, float] | None = None
+    gimbal_quat_wxyz: tuple[float, float, float, float] | None = None
+
+    @property
+    def carrier_quat_wxyz(self) -> tuple[float, float, float, float]:
+        """ned_from_carrier: of what the camera is fixed to."""
+        return self.attitude_quat_wxyz if self.gimbal_quat_wxyz is None else self.gimbal_quat_wxyz
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ _GRID = 8  # pixels between the points that are projected exactly; between them 
 class Rectifier:
     """Makes ground views of `view_px` by `view_px` pixels from the frames of one mounted camera.
 
-    `body_from_camera` (3, 3) is the mount. The pyramid of shrunk images of the last frame is kept, since
-    one frame is viewed under several hypotheses.
+    `body_from_camera` (3, 3) is the mount, on the vehicle's body or, where telemetry tells of a gimbal, on that. The
+    pyramid of shrunk images of the last frame is kept, since one frame is viewed under several hypotheses.
     """
 
     def __init__(
@@ -36,8 +36,10 @@ class Rectifier:
 
     def check(self, frame: Frame, telemetry: Telemetry) -> Reason | None:
         """Why this frame cannot be laid on the ground; None if it can."""
-        numbers = (*telemetry.attitude_quat_wxyz, *(telemetry.velocity_ned_mps or ()))
-        if not np.isfinite(numbers).all() or abs(np.linalg.norm(telemetry.attitude_quat_wxyz) - 1) > 0.1:
+        attitudes = (telemetry.attitude_quat_wxyz, telemetry.carrier_quat_wxyz)
+        if not np.isfinite((*attitudes[0], *attitudes[1], *(telemetry.velocity_ned_mps or ()))).all():
+            return Reason.BAD_TELEMETRY
+        if np.abs(np.linalg.norm(attitudes, axis=1) - 1).max() > 0.1:
             return Reason.BAD_TELEMETRY
         if not math.isfinite(telemetry.height_above_ground_m):
             return Reason.NO_HEIGHT
@@ -49,7 +51,7 @@ class Rectifier:
             return Reason.NO_IMAGE
         if float(frame.image_bgr[::8, ::8].std()) < 2.0:
             return Reason.BLANK_IMAGE
-        axis_down = (rotation_from_quaternion(telemetry.attitude_quat_wxyz) @ self.body_from_camera)[2, 2]
+        axis_down = (rotation_from_quaternion(telemetry.carrier_quat_wxyz) @ self.body_from_camera)[2, 2]
         if math.degrees(math.acos(max(-1.0, min(1.0, axis_down)))) > self.config.max_tilt_deg:
             return Reason.TILT_TOO_LARGE
         return None
@@ -69,7 +71,7 @@ class Rectifier:
                 np.stack([np.zeros(9), rows[::-1]], 1),
             ]
         )
-        rotation = rotation_from_quaternion(telemetry.attitude_quat_wxyz) @ self.body_from_camera
+        rotation = rotation_from_quaternion(telemetry.carrier_quat_wxyz) @ self.body_from_camera
         rays = c.rays(border) @ (ENU_FROM_NED @ rotation).T
         limit = math.tan(math.radians(self.config.max_off_nadir_deg))
         horizontal = np.hypot(rays[:, 0], rays[:, 1])
@@ -99,8 +101,8 @@ class Rectifier:
         n = self.view_px
         cos, sin = math.cos(heading_offset_rad), math.sin(heading_offset_rad)
         turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])  # about NED down: clockwise
-        ned_from_body = turn @ rotation_from_quaternion(telemetry.attitude_quat_wxyz)
-        camera_from_enu = (ENU_FROM_NED @ ned_from_body @ self.body_from_camera).T
+        ned_from_carrier = turn @ rotation_from_quaternion(telemetry.carrier_quat_wxyz)
+        camera_from_enu = (ENU_FROM_NED @ ned_from_carrier @ self.body_from_camera).T
         height = telemetry.height_above_ground_m * height_scale
 
         footprint = self.footprint_enu_m(telemetry) * height_scale
@@ -130,7 +132,7 @@ class Rectifier:
         )
         rgb = cv2.cvtColor(view, cv2.COLOR_BGR2RGB)
         rgb[~mask] = 0
-        heading = euler_from_rotation(ned_from_body)[2]
+        heading = euler_from_rotation(turn @ rotation_from_quaternion(telemetry.attitude_quat_wxyz))[2]
         return GroundView(
             frame.captured_at_ns,
             rgb,

@@ -13,6 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from onboard.frames import (
+    euler_from_rotation,
+    quaternion_from_rotation,
+    rotation_from_euler,
+    rotation_from_quaternion,
+)
 from onboard.records import HeightReference, Inertia, Reason, Telemetry
 
 Quaternion = tuple[float, float, float, float]
@@ -26,6 +32,11 @@ _NORM_TOLERANCE = 0.1  # a quaternion further from length 1 is no rotation; driv
 class _Attitude(NamedTuple):
     quat_wxyz: Quaternion
     heading_known: bool
+
+
+class _Gimbal(NamedTuple):
+    quat_wxyz: Quaternion
+    yaw_from_north: bool
 
 
 class _Height(NamedTuple):
@@ -87,14 +98,18 @@ class _Series(Generic[T]):
 
 
 class TelemetryBuffer:
-    """Gathers samples and gives the `Telemetry` of an instant. Not for several threads at once."""
+    """Gathers samples and gives the `Telemetry` of an instant. Not for several threads at once.
 
-    def __init__(self, max_age_ns: int) -> None:
-        self.max_age_ns = max_age_ns
+    `on_gimbal`: the camera hangs on a gimbal, without whose attitude nothing is known.
+    """
+
+    def __init__(self, max_age_ns: int, on_gimbal: bool = False) -> None:
+        self.max_age_ns, self.on_gimbal = max_age_ns, on_gimbal
         self._attitude: _Series[_Attitude] = _Series()
         self._height: _Series[_Height] = _Series()
         self._velocity: _Series[tuple[float, ...]] = _Series()
         self._inertia: _Series[Inertia] = _Series()
+        self._gimbal: _Series[_Gimbal] = _Series()
 
     def add_attitude(self, t_ns: int, quat_wxyz: Quaternion, heading_known: bool = True) -> None:
         """ned_from_body (forward, right, down) as a unit quaternion; NaN and zeros are kept, and reported."""
@@ -116,22 +131,32 @@ class TelemetryBuffer:
     def add_inertia(self, t_ns: int, inertia: Inertia) -> None:
         self._inertia.add(t_ns, inertia)
 
+    def add_gimbal(self, t_ns: int, quat_wxyz: Quaternion, yaw_from_north: bool) -> None:
+        """Roll and pitch from the horizon, yaw from north or from the vehicle's nose. Kept only with `on_gimbal`."""
+        if self.on_gimbal:
+            self._gimbal.add(t_ns, _Gimbal(quat_wxyz, yaw_from_north))
+
     def passed(self, t_ns: int) -> bool:
         """Whether every kind of telemetry that comes at all has reached an instant: `at` will not get better."""
-        series = (self._attitude, self._height, self._velocity, self._inertia)
+        series = (self._attitude, self._height, self._velocity, self._inertia, self._gimbal)
         return len(self._attitude) > 0 and all(s.reaches(t_ns) for s in series if len(s))
 
     def at(self, captured_at_ns: int) -> Telemetry | Reason:
         """What was so at an instant, or the reason why that is not known.
 
-        NO_TELEMETRY: no attitude, or too old. BAD_TELEMETRY: an attitude that is no rotation. NO_HEIGHT: none, too
-        old, or not a number. Velocity is a help, not a need: without a good one the field is None.
+        NO_TELEMETRY: no attitude, or too old. BAD_TELEMETRY: an attitude that is no rotation. NO_GIMBAL: the camera is
+        on one, and it does not say how it stands. NO_HEIGHT: none, too old, or not a number. Velocity is a help, not a
+        need: without a good one the field is None.
         """
         attitude = self._attitude.around(captured_at_ns, self.max_age_ns)
         if attitude is None:
             return Reason.NO_TELEMETRY
         if not all(_is_rotation(a.quat_wxyz) for a in (attitude.older, attitude.newer)):
             return Reason.BAD_TELEMETRY
+        attitude_quat = slerp(attitude.older.quat_wxyz, attitude.newer.quat_wxyz, attitude.share)
+        gimbal_quat = self._gimbal_at(captured_at_ns, attitude_quat)
+        if gimbal_quat is None and self.on_gimbal:
+            return Reason.NO_GIMBAL
         height = self._height.around(captured_at_ns, self.max_age_ns)
         if height is None:
             return Reason.NO_HEIGHT
@@ -142,13 +167,14 @@ class TelemetryBuffer:
             return Reason.NO_HEIGHT
         return Telemetry(
             captured_at_ns,
-            slerp(attitude.older.quat_wxyz, attitude.newer.quat_wxyz, attitude.share),
+            attitude_quat,
             height_m,
             attitude.older.heading_known and attitude.newer.heading_known,
             self._velocity_at(captured_at_ns),
             self._inertia_at(captured_at_ns),
             older.reference,
             older.home_deg,
+            gimbal_quat,
         )
 
     def _velocity_at(self, t_ns: int) -> tuple[float, float, float] | None:
@@ -157,6 +183,19 @@ class TelemetryBuffer:
             return None
         north, east, down = (_lerp(a, b, found.share) for a, b in zip(found.older, found.newer, strict=True))
         return (north, east, down) if math.isfinite(north + east + down) else None
+
+    def _gimbal_at(self, t_ns: int, attitude_quat_wxyz: Quaternion) -> Quaternion | None:
+        """ned_from_gimbal; a yaw that is told from the vehicle's nose turns with the vehicle's own heading."""
+        found = self._gimbal.around(t_ns, self.max_age_ns)
+        if found is None or not all(_is_rotation(g.quat_wxyz) for g in (found.older, found.newer)):
+            return None
+        alike = found.older.yaw_from_north == found.newer.yaw_from_north
+        quat = slerp(found.older.quat_wxyz, found.newer.quat_wxyz, found.share if alike else 0.0)
+        if found.older.yaw_from_north:
+            return quat
+        heading = euler_from_rotation(rotation_from_quaternion(attitude_quat_wxyz))[2]
+        turned = rotation_from_euler(0.0, 0.0, heading) @ rotation_from_quaternion(quat)
+        return quaternion_from_rotation(turned)
 
     def _inertia_at(self, t_ns: int) -> Inertia | None:
         """Between two samples of one run; held ones would miss what happened since."""

@@ -108,7 +108,7 @@ def test_a_realsense_is_mounted_by_its_link_which_looks_along_x(without_ros: Any
 
 
 def test_a_mount_that_is_none_is_told_in_one_line(without_ros: Any) -> None:
-    with pytest.raises(RuntimeError, match="mount: sideways; expected down, or ROLL,PITCH,YAW"):
+    with pytest.raises(RuntimeError, match="mount: sideways; expected down, gimbal, or ROLL,PITCH,YAW"):
         without_ros("onboard.launch.py").mount_quaternion("sideways", "v4l2")
 
 

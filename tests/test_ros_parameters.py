@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from onboard.config import Config
+from onboard.errors import ConfigError
 from pilotage_ros import parameters
 
 
@@ -54,3 +57,10 @@ def test_a_change_is_refused_with_its_reason() -> None:
     assert why(True, use_sim_time=True) == ""  # not ours
     assert "expected 1 to 100" in why(link__rate_hz=0.0)
     assert "expected one of auto" in why(image_type="sensor_msgs/msg/PointCloud2")
+
+
+def test_a_camera_on_a_gimbal_needs_the_link_that_tells_of_it() -> None:
+    values = {spec.name: spec.default for spec in parameters.all_specs()} | {"rectify.on_gimbal": True}
+    assert parameters.config_of(values | {"telemetry": "mavlink"}).rectify.on_gimbal
+    with pytest.raises(ConfigError, match="no topic tells of one"):
+        parameters.config_of(values)

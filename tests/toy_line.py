@@ -87,9 +87,9 @@ class Line:
         return [int(m.param1) for m in self.asked if m.command == mav.MAV_CMD_REQUEST_MESSAGE]
 
 
-def settled_line() -> Line:
+def settled_line(**kwargs: Any) -> Line:
     """A vehicle that is synced and has said what it is and that its estimator is well."""
-    line = Line()
+    line = Line(**kwargs)
     line.heartbeat()
     line.run(3)
     line.heartbeat()

@@ -5,7 +5,8 @@ z axis is the optical axis, so the mount is `BODY_FROM_CAMERA_DOWN`. An empty ya
 
 A folder recorded by `pilotage fly` says more, so that a replay is given the same to the last bit: mount.yaml holds
 `body_from_camera` (the angles are then the vehicle's), and `EXACT_COLUMNS` hold the attitude as a quaternion
-(ned_from_body, which goes before the angles), the sums of its IMU, and the reason of a frame without telemetry.
+(ned_from_body, which goes before the angles), the sums of its IMU, the attitude of the gimbal that the camera hangs
+on (ned_from_gimbal; the mount is then on that), and the reason of a frame without telemetry.
 
 A row whose height_above_ground_m is empty may tell height_above_home_m instead, with home_latitude_deg and
 home_longitude_deg where home is known: over a map with heights the height above ground follows (`onboard.height`).
@@ -34,7 +35,8 @@ HOME_COLUMNS = ("height_above_home_m", "home_latitude_deg", "home_longitude_deg"
 TRUTH_COLUMNS = ("latitude_deg", "longitude_deg")
 VELOCITY_COLUMNS = ("velocity_north_mps", "velocity_east_mps")
 INERTIA_COLUMNS = ("inertia_run", "inertia_east_mps", "inertia_north_mps", "lean_east_rad", "lean_north_rad")
-EXACT_COLUMNS = ("quat_w", "quat_x", "quat_y", "quat_z", *INERTIA_COLUMNS, "no_telemetry")
+GIMBAL_COLUMNS = ("gimbal_w", "gimbal_x", "gimbal_y", "gimbal_z")
+EXACT_COLUMNS = ("quat_w", "quat_x", "quat_y", "quat_z", *INERTIA_COLUMNS, *GIMBAL_COLUMNS, "no_telemetry")
 _HEIGHT = COLUMNS[-1]
 _MOUNT = "mount.yaml"
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # camera.yaml speaks of the pixels as they are stored
@@ -224,7 +226,11 @@ def _telemetry(cells: _Cells, captured_at_ns: int) -> Telemetry | Reason:
     velocity = (north, east, 0.0) if math.isfinite(north + east) else None
     height_m, reference, home_deg = height
     inertia = _inertia(cells)
-    return Telemetry(captured_at_ns, attitude, height_m, heading_known, velocity, inertia, reference, home_deg)
+    w, x, y, z = (cells.number(column) for column in GIMBAL_COLUMNS)
+    gimbal_quat = (w, x, y, z) if math.isfinite(w + x + y + z) else None
+    return Telemetry(
+        captured_at_ns, attitude, height_m, heading_known, velocity, inertia, reference, home_deg, gimbal_quat
+    )
 
 
 def _height(cells: _Cells) -> tuple[float, HeightReference, tuple[float, float] | None] | None:

@@ -15,6 +15,8 @@ from onboard import __version__
 from onboard.config import Config, load_config, merge
 from onboard.errors import ConfigError
 
+GIMBAL = "gimbal"  # of --mount
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -32,7 +34,11 @@ def fly(
     map_path: Annotated[Path, typer.Option("--map", help="A region map made by `pilotage map build`.")],
     mavlink: Annotated[str, typer.Option(help="The flight controller, e.g. /dev/ttyTHS1:921600, udpin:0.0.0.0:14550.")],
     mount: Annotated[
-        str, typer.Option(help="down, or ROLL,PITCH,YAW in degrees from there: pitch 30 looks 30 degrees ahead.")
+        str,
+        typer.Option(
+            help="down, or ROLL,PITCH,YAW in degrees from there: pitch 30 looks 30 degrees ahead. gimbal: on one that "
+            "tells its attitude by MAVLink, looking where it points."
+        ),
     ] = "down",
     start: Annotated[
         str | None, typer.Option(help="LAT,LON in degrees, where the flight begins; the home of a vehicle without one.")
@@ -65,7 +71,7 @@ def fly(
     from onboard.replay.start import parse_start, start_on_map
     from onboard.track.velocity import when_live
 
-    settings = when_live(with_link(load_config(config), profile, signing_key))
+    settings = on_mount(when_live(with_link(load_config(config), profile, signing_key)), mount)
     lens, body_from_camera = CameraModel.from_yaml(camera_model), parse_mount(mount)
     _check(camera_rate_hz, camera_delay_ms, record_every)
     start_deg = parse_start(start)
@@ -106,20 +112,30 @@ def with_link(settings: Config, profile: str | None, signing_key: Path | None) -
     return merge(settings, {"link": told})
 
 
+def on_mount(settings: Config, mount: str) -> Config:
+    """The settings with what --mount says of a gimbal. ConfigError where the file has one and --mount has none."""
+    if settings.rectify.on_gimbal and mount != GIMBAL:
+        raise ConfigError("--mount", repr(mount), f"{GIMBAL}, as the config's rectify.on_gimbal says")
+    return merge(settings, {"rectify": {"on_gimbal": mount == GIMBAL}})
+
+
 def parse_mount(text: str) -> np.ndarray:
-    """body_from_camera (3, 3) of "down" or of "ROLL,PITCH,YAW", degrees that turn the camera from there.
+    """body_from_camera (3, 3) of "down" or of "ROLL,PITCH,YAW", degrees that turn the camera from there; of "gimbal"
+    gimbal_from_camera.
 
     The turns are about the body's own axes (forward, right, down), yaw last: pitch 30 looks 30 degrees ahead of
     straight down, yaw 90 has the top of the image to the right. ConfigError for anything else.
     """
-    from onboard.frames import BODY_FROM_CAMERA_DOWN, rotation_from_euler
+    from onboard.frames import BODY_FROM_CAMERA_DOWN, GIMBAL_FROM_CAMERA, rotation_from_euler
 
     if text == "down":
         return BODY_FROM_CAMERA_DOWN
+    if text == GIMBAL:
+        return GIMBAL_FROM_CAMERA
     try:
         roll, pitch, yaw = (math.radians(float(part)) for part in text.split(","))
     except ValueError as error:
-        raise ConfigError("--mount", repr(text), "down, or ROLL,PITCH,YAW in degrees") from error
+        raise ConfigError("--mount", repr(text), "down, gimbal, or ROLL,PITCH,YAW in degrees") from error
     if not math.isfinite(roll + pitch + yaw):
         raise ConfigError("--mount", repr(text), "finite degrees")
     return rotation_from_euler(roll, pitch, yaw) @ BODY_FROM_CAMERA_DOWN

@@ -171,6 +171,7 @@ def frame_row(item: FrameItem) -> list[str]:
         *([""] * 2 if told.velocity_ned_mps is None else [repr(float(v)) for v in told.velocity_ned_mps[:2]]),
         *(repr(float(v)) for v in told.attitude_quat_wxyz),
         *_inertia_cells(told.inertia),
+        *([""] * 4 if told.gimbal_quat_wxyz is None else [repr(float(v)) for v in told.gimbal_quat_wxyz]),
         "",
     ]
 

@@ -61,6 +61,7 @@ class Companion:
             round(config.rectify.max_telemetry_age_ms * 1e6),
             budget_bytes_per_s=_budget_bytes_per_s(connection),
             rates_lag_ns=rates_lag_ns(config.link.gyro_filter_hz),
+            on_gimbal=config.rectify.on_gimbal,
         )
         self.link = MavlinkLink(
             connection, target_system=config.link.system_id or 1, stamp=self.vehicle.sync.vehicle_from_ours_ns

@@ -17,6 +17,9 @@ Visual odometry sees the difference of p + h d between two frames, and no e: the
 by as much as the height told is too large (over a forest by that of the trees), and turned by as much as the heading
 told. So p + h d at the last frame is kept in the state, and both errors. With it velocity, and by that the lean, is
 known from something that neither fixes nor the vehicle's attitude lead.
+
+A camera on a gimbal that knows its own attitude does not see the vehicle's lean: h is 0 then, and what the gimbal leans
+stays in the fix's own covariance.
 """
 
 from __future__ import annotations
@@ -66,16 +69,19 @@ class InertialFilter(Filter):
         covariance_enu_m2: np.ndarray,
         velocity_enu_mps: np.ndarray | None,
         config: TrackConfig,
-        height_m: float,
+        lever_m: float,
     ) -> None:
-        """The first position is a fix too, made with an attitude that leans nobody knows how far."""
+        """The first position is a fix too, made with an attitude that leans nobody knows how far.
+
+        `lever_m`: by how much a lean moves what is seen, which is the height above ground.
+        """
         super().__init__(valid_at_ns, position_enu_m, covariance_enu_m2, velocity_enu_mps, config)
-        self.height_m = height_m  # above ground, of the next fix
+        self.lever_m = lever_m  # of the next fix
         self.state = np.concatenate([self.state, np.zeros(_STATES - 4)])
         covariance = np.zeros((_STATES, _STATES))
         covariance[:4, :4] = self.covariance
         lean_rad = math.radians(config.lean_sigma_deg)
-        for part, sigma, lever in ((_LEAN, lean_rad, height_m), (_COMMON, config.fix_bias_m, 1.0)):
+        for part, sigma, lever in ((_LEAN, lean_rad, lever_m), (_COMMON, config.fix_bias_m, 1.0)):
             variance = np.eye(2) * sigma**2
             covariance[part, part] = variance
             covariance[_POSITION, _POSITION] += variance * lever**2
@@ -149,7 +155,7 @@ class InertialFilter(Filter):
         """A frame was seen from here: what odometry says of the next one begins here."""
         kept = np.eye(_STATES)
         kept[_SEEN] = 0.0
-        kept[_SEEN, _POSITION], kept[_SEEN, _LEAN] = np.eye(2), np.eye(2) * self.height_m
+        kept[_SEEN, _POSITION], kept[_SEEN, _LEAN] = np.eye(2), np.eye(2) * self.lever_m
         self.state = kept @ self.state
         self.covariance = kept @ self.covariance @ kept.T
         self._seen_at_ns = self.valid_at_ns
@@ -159,7 +165,7 @@ class InertialFilter(Filter):
         if moved.from_ns != self._seen_at_ns or moved.to_ns != self.valid_at_ns:
             return False
         shown = np.zeros((2, _STATES))
-        shown[:, _POSITION], shown[:, _LEAN], shown[:, _SEEN] = np.eye(2), np.eye(2) * self.height_m, -np.eye(2)
+        shown[:, _POSITION], shown[:, _LEAN], shown[:, _SEEN] = np.eye(2), np.eye(2) * self.lever_m, -np.eye(2)
         way = shown @ self.state
         shown[:, _ODOMETRY] = np.stack([way, [-way[1], way[0]]], axis=1)
         miss = moved.enu_m - shown @ self.state
@@ -184,7 +190,7 @@ class InertialFilter(Filter):
     def _seen(self) -> np.ndarray:
         """(2, 14): what of the state a fix shows."""
         seen = np.zeros((2, _STATES))
-        seen[:, _POSITION], seen[:, _LEAN], seen[:, _COMMON] = np.eye(2), np.eye(2) * self.height_m, np.eye(2)
+        seen[:, _POSITION], seen[:, _LEAN], seen[:, _COMMON] = np.eye(2), np.eye(2) * self.lever_m, np.eye(2)
         return seen
 
 

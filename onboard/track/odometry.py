@@ -181,8 +181,10 @@ def _followed(picture: np.ndarray, into: np.ndarray, points: np.ndarray) -> tupl
 
 
 def _between_axes(one: Telemetry, other: Telemetry) -> float:
-    """The angle in rad by which the vehicle's own vertical has leaned from one to the other."""
-    first, second = (rotation_from_quaternion(said.attitude_quat_wxyz)[:, 2] for said in (one, other))
+    """The angle in rad by which what carries the camera has leaned from one to the other: its vertical, or where its
+    gimbal points."""
+    axis = 2 if one.gimbal_quat_wxyz is None else 0
+    first, second = (rotation_from_quaternion(said.carrier_quat_wxyz)[:, axis] for said in (one, other))
     return math.atan2(float(np.linalg.norm(np.cross(first, second))), float(first @ second))
 
 

@@ -51,6 +51,11 @@ class Tracker:
         self.missed = 0
 
     @property
+    def _lever_m(self) -> float:
+        """By how much a lean of the vehicle moves what its camera sees: a camera on a gimbal does not lean with it."""
+        return 0.0 if self.config.rectify.on_gimbal else self._height_m
+
+    @property
     def widen(self) -> bool:
         """Whether other headings and heights should be tried round the prediction."""
         return self.missed >= _WIDEN_AFTER
@@ -64,7 +69,7 @@ class Tracker:
         if self.filter is None:
             return
         if isinstance(self.filter, InertialFilter):
-            self.filter.height_m = self._height_m
+            self.filter.lever_m = self._lever_m
         if not self._moved_by_inertia(at_ns, said_before):
             self._move(at_ns, velocity_enu_mps, before)
         too_old = at_ns - max(self._fixed_at_ns, self._held_at_ns) > self.config.track.coast_s * 1e9
@@ -159,7 +164,7 @@ class Tracker:
         position, covariance, track = accepted.position_enu_m, accepted.covariance_enu_m2, self.config.track
         if self._use is VelocityUse.INERTIAL:
             covariance = self._without_tilt(covariance)
-            self.filter = InertialFilter(at_ns, position, covariance, velocity_enu_mps, track, self._height_m)
+            self.filter = InertialFilter(at_ns, position, covariance, velocity_enu_mps, track, self._lever_m)
         else:
             self.filter = Filter(at_ns, position, covariance, velocity_enu_mps, track)
         self.acquisition.clear()
@@ -209,7 +214,8 @@ class Tracker:
         """
         if self.filter is None:
             return None
-        systematic_m2 = floor_m**2 + (0.0 if isinstance(self.filter, InertialFilter) else tilt_m**2)
+        lean_estimated = isinstance(self.filter, InertialFilter) and not self.config.rectify.on_gimbal
+        systematic_m2 = floor_m**2 + (0.0 if lean_estimated else tilt_m**2)
         covariance = self.filter.covariance[:4, :4].copy()
         covariance[:2, :2] += np.eye(2) * systematic_m2
         return Estimate(
@@ -223,7 +229,10 @@ class Tracker:
         )
 
     def _without_tilt(self, covariance_enu_m2: np.ndarray) -> np.ndarray:
-        """A fix's covariance without the attitude's share, for a filter that has the attitude's error in its state."""
+        """A fix's covariance without the attitude's share, for a filter that has the attitude's error in its state: the
+        vehicle's. A gimbal's own error is in none."""
+        if self.config.rectify.on_gimbal:
+            return covariance_enu_m2
         variances, axes = np.linalg.eigh(covariance_enu_m2 - np.eye(2) * (self._height_m * self._tilt_sigma_rad) ** 2)
         return (axes * np.maximum(variances, _LEAST_FIX_SIGMA_M**2)) @ axes.T
 

@@ -5,6 +5,7 @@ One picture is under way at a time. A pose that comes meanwhile is not taken: th
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,7 +15,12 @@ import cv2
 import numpy as np
 
 from onboard.camera import CameraModel
-from onboard.frames import rotation_from_quaternion
+from onboard.frames import (
+    GIMBAL_FROM_CAMERA,
+    euler_from_rotation,
+    quaternion_from_euler,
+    rotation_from_quaternion,
+)
 from training.renderer.flight import default_camera, default_mount
 
 
@@ -26,14 +32,44 @@ class Shot:
     jpeg: bytes
 
 
+class Gimbal:
+    """Looks straight down, by an IMU of its own that errs: a constant and a wandering part (1 sigma), degrees.
+
+    Its yaw follows the vehicle's nose. What is told of it is the firmware's own word, level and straight down.
+    """
+
+    CONSTANT_DEG, WANDERING_DEG, WANDERS_IN_S = 0.3, 0.1, 60.0
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng([seed, 43])
+        self._constant = self._rng.normal(0, math.radians(self.CONSTANT_DEG), 2)
+        self._wandering, self._at_s = np.zeros(2), 0.0
+
+    def quat_wxyz(self, at_s: float, vehicle_quat_wxyz: tuple[float, ...]) -> tuple[float, ...]:
+        """ned_from_gimbal at a later time than before, of a vehicle with that true attitude."""
+        keep = math.exp(-max(at_s - self._at_s, 0.0) / self.WANDERS_IN_S)
+        spread = math.radians(self.WANDERING_DEG) * math.sqrt(1 - keep**2)
+        self._wandering, self._at_s = keep * self._wandering + self._rng.normal(0, 1, 2) * spread, at_s
+        roll, pitch = self._constant + self._wandering
+        yaw = euler_from_rotation(rotation_from_quaternion(vehicle_quat_wxyz))[2]
+        return quaternion_from_euler(roll, pitch - math.pi / 2, yaw)
+
+
 class RenderedCamera:
     """`ask` for a picture, `poll` for it. `model` and `mount` are what Pilotage knows of the camera."""
 
     def __init__(
-        self, place: Path, season: str, sun_deg: tuple[float, float], size: tuple[int, int], seed: int = 7
+        self,
+        place: Path,
+        season: str,
+        sun_deg: tuple[float, float],
+        size: tuple[int, int],
+        on_gimbal: bool = False,
+        seed: int = 7,
     ) -> None:
         self.model: CameraModel = default_camera(*size)
-        self.mount: np.ndarray = default_mount()
+        self.mount: np.ndarray = GIMBAL_FROM_CAMERA if on_gimbal else default_mount()
+        self._gimbal = Gimbal(seed) if on_gimbal else None
         self.busy = True  # until the ground is painted
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -45,6 +81,8 @@ class RenderedCamera:
     def ask(self, captured_at_ns: int, position_enu_m: np.ndarray, quat_wxyz: tuple[float, ...], dark: bool) -> None:
         """A picture from (3,) on the place's own datum with attitude ned_from_body; black where `dark`."""
         self.busy = True
+        if self._gimbal is not None:
+            quat_wxyz = self._gimbal.quat_wxyz(captured_at_ns * 1e-9, quat_wxyz)
         self._pipe.send((captured_at_ns, position_enu_m, quat_wxyz, dark))
 
     def poll(self, timeout_s: float = 0.0) -> Shot | None:

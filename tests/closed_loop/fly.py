@@ -87,6 +87,7 @@ def _options() -> argparse.Namespace:
         metavar="NAME=VALUE",
         help="parameters of the vehicle to change",
     )
+    parser.add_argument("--gimbal", action="store_true", help="the camera hangs on one; else it is fixed to the body")
     parser.add_argument("--fps", type=float, default=2.0, help="pictures per second of simulated time")
     parser.add_argument("--speedup", type=float, default=1.0, help="of the simulation")
     parser.add_argument("--config", type=Path, help="YAML of the settings to change")
@@ -102,7 +103,7 @@ def _parameter(text: str) -> tuple[str, float]:
     return name, float(value)
 
 
-def settings(path: Path | None) -> Config:
+def settings(path: Path | None, on_gimbal: bool = False) -> Config:
     """The user's config, or the trial's.
 
     Motion alone may carry the estimate through a dark camera, small views count on the way down, and the latency is
@@ -113,20 +114,21 @@ def settings(path: Path | None) -> Config:
         "link": {"silent_after_s": 25.0, "switch_source_set": VISION_SOURCES, "latency_ms": 240.0},
         "rectify": {"min_height_m": 6.0, "min_footprint_m": 12.0},
     }
-    return when_live(load_config(path) if path is not None else merge(Config(), ours))
+    config = load_config(path) if path is not None else merge(Config(), ours)
+    return when_live(merge(config, {"rectify": {"on_gimbal": on_gimbal}}))
 
 
 def fly(options: argparse.Namespace) -> Flown:
     """One flight, from power-on to the ground."""
     from training.renderer.files import read_place
 
-    config = settings(options.config)
+    config = settings(options.config, options.gimbal)
     options.out.mkdir(parents=True, exist_ok=True)
     place = read_place(options.place)
     start = np.array(options.centre) - options.side / 2
     with ExitStack() as stack:
         camera = stack.enter_context(
-            RenderedCamera(options.place, options.season, tuple(options.sun), tuple(options.size))
+            RenderedCamera(options.place, options.season, tuple(options.sun), tuple(options.size), options.gimbal)
         )
         print("painting the ground for the camera", flush=True)
         while camera.busy:
@@ -165,7 +167,8 @@ def _simulator(options: argparse.Namespace, place: Place, start_enu_m: np.ndarra
     """The command that starts the simulator on the ground at the start; its parameters are written for it."""
     latitude, longitude = place.frame.geodetic_from_enu(start_enu_m)
     home = Home.at(latitude, longitude, float(place.terrain_height_m(start_enu_m[None])[0]))
-    values = parameters(options.speed, latency_ms if options.delay_ms is None else options.delay_ms)
+    delay_ms = latency_ms if options.delay_ms is None else options.delay_ms
+    values = parameters(options.speed, delay_ms, options.gimbal)
     own = options.out / "trial.parm"
     write_parameters(own, values | dict(options.set))
     files = [path.resolve() for path in (options.defaults, own) if path is not None]

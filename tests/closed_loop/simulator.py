@@ -37,9 +37,20 @@ PARAMETERS: dict[str, float] = {
 }
 
 
-def parameters(speed_mps: float, delay_ms: float) -> dict[str, float]:
+# A gimbal that levels itself (brushless, by PWM) and looks straight down; the vehicle tells of it in its own words.
+GIMBAL: dict[str, float] = {
+    "MNT1_TYPE": 7,
+    "MNT1_DEFLT_MODE": 1,  # neutral
+    "MNT1_NEUTRAL_Y": -90,
+    "SERVO9_FUNCTION": 7,  # mount tilt
+    "SERVO10_FUNCTION": 8,  # mount roll
+}
+
+
+def parameters(speed_mps: float, delay_ms: float, on_gimbal: bool = False) -> dict[str, float]:
     """`PARAMETERS` with the speed flown, and the delay that the vehicle is told of the positions sent to it."""
-    return {**PARAMETERS, "WPNAV_SPEED": 100 * speed_mps, "VISO_DELAY_MS": delay_ms}
+    gimbal = GIMBAL if on_gimbal else {}
+    return {**PARAMETERS, **gimbal, "WPNAV_SPEED": 100 * speed_mps, "VISO_DELAY_MS": delay_ms}
 
 
 def command_line(binary: Path, defaults: list[Path], home: Home, speedup: float, instance: int) -> list[str]:

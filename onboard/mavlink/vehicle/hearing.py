@@ -19,6 +19,7 @@ from pymavlink.dialects.v20 import ardupilotmega as mav
 
 from onboard.frames import quaternion_from_euler
 from onboard.home import HeightZero
+from onboard.mavlink.tell.commands import AUTOPILOT
 from onboard.mavlink.tell.place import DEGREES_E7
 from onboard.mavlink.vehicle import height, readings
 from onboard.mavlink.vehicle.height import HeightChoice, HeightSource
@@ -37,7 +38,7 @@ _COMPASS = mav.MAV_SYS_STATUS_SENSOR_3D_MAG
 
 
 class Hearing:
-    """Fed with every message of the autopilot (and of gimbals). `misstamped` counts what was dropped for its stamp.
+    """Fed with every message of the autopilot, and of the gimbal. `misstamped` counts what was dropped for its stamp.
 
     `rates_lag_ns`: see `InertialSums`.
     """
@@ -101,8 +102,16 @@ class Hearing:
             self._spoke_ns[kind] = now_ns
 
     def heard_gimbal(self, message: mav.MAVLink_message, now_ns: int) -> None:
-        """GIMBAL_DEVICE_ATTITUDE_STATUS: a gimbal has a boot clock of its own, so the arrival counts."""
-        self.gimbal = readings.gimbal(message, now_ns)
+        """GIMBAL_DEVICE_ATTITUDE_STATUS: what the autopilot tells of its gimbal is stamped by its clock; a gimbal that
+        speaks for itself has a boot clock of its own, so the arrival counts. The first device heard is the camera's.
+        """
+        of_autopilot = message.get_srcComponent() == AUTOPILOT
+        t_ns = self._stamp_ns(message, now_ns) if of_autopilot else now_ns
+        reading = readings.gimbal(message, now_ns if t_ns is None else t_ns)
+        if t_ns is None or (self.gimbal is not None and self.gimbal.device != reading.device):
+            return
+        self.gimbal = reading
+        self.telemetry.add_gimbal(t_ns, reading.quat_wxyz, reading.yaw_from_north)
 
     def heading_known(self, now_ns: int) -> bool:
         estimator = self._known_estimator(now_ns)

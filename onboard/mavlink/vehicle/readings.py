@@ -10,13 +10,6 @@ from dataclasses import dataclass
 
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
-from onboard.frames import (
-    euler_from_rotation,
-    quaternion_from_rotation,
-    rotation_from_euler,
-    rotation_from_quaternion,
-)
-
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 
@@ -96,13 +89,6 @@ class GimbalReading:
     device: int
     quat_wxyz: Quaternion
     yaw_from_north: bool
-
-    def ned_quat_wxyz(self, vehicle_yaw_rad: float) -> Quaternion:
-        """ned_from_gimbal; the vehicle's own heading counts where the gimbal's yaw is told from its nose."""
-        if self.yaw_from_north:
-            return self.quat_wxyz
-        roll, pitch, yaw = euler_from_rotation(rotation_from_quaternion(self.quat_wxyz))
-        return quaternion_from_rotation(rotation_from_euler(roll, pitch, yaw + vehicle_yaw_rad))
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ _ASK_AGAIN_NS = 60_000_000_000  # for what may have changed since it was told
 
 class Vehicle:
     """One vehicle. `max_telemetry_age_ns` is the buffer's; `budget_bytes_per_s` bounds what it is asked to stream.
-    `rates_lag_ns` is how old the gyroscopes' rates are that it tells.
+    `rates_lag_ns` is how old the gyroscopes' rates are that it tells; `on_gimbal`: the camera hangs on a gimbal.
 
     `restarted` counts the restarts seen: what it had told before is then unknown, and asked for again.
     """
@@ -69,10 +69,11 @@ class Vehicle:
         *,
         budget_bytes_per_s: float | None = None,
         rates_lag_ns: int = 0,
+        on_gimbal: bool = False,
     ) -> None:
         self.sync = TimeSync()
-        self.streams = Streams(budget_bytes_per_s)
-        self.hearing = Hearing(self.sync, TelemetryBuffer(max_telemetry_age_ns), rates_lag_ns)
+        self.streams = Streams(budget_bytes_per_s, on_gimbal)
+        self.hearing = Hearing(self.sync, TelemetryBuffer(max_telemetry_age_ns, on_gimbal), rates_lag_ns)
         self.target_system = 1
         self.autopilot = Autopilot.UNKNOWN
         self.vehicle_type = mav.MAV_TYPE_GENERIC

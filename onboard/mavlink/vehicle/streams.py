@@ -32,13 +32,17 @@ _NOT_ARDUPILOT = _ALL - _ARDUPILOT
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One message: the rate wanted, the least that is of use, and whose firmware has it."""
+    """One message: the rate wanted, the least that is of use, and whose firmware has it.
+
+    `of_gimbal`: asked for only where the camera hangs on one.
+    """
 
     name: str
     rate_hz: float
     least_hz: float
     firmwares: frozenset[Autopilot] = _ALL
     instead_of: str = ""  # asked for only where that one is refused
+    of_gimbal: bool = False
 
     @property
     def message_id(self) -> int:
@@ -54,6 +58,7 @@ class Stream:
 WANTED = (
     Stream("ATTITUDE_QUATERNION", 50, 10),
     Stream("ATTITUDE", 50, 10, instead_of="ATTITUDE_QUATERNION"),
+    Stream("GIMBAL_DEVICE_ATTITUDE_STATUS", 25, 10, of_gimbal=True),
     Stream("GLOBAL_POSITION_INT", 10, 4),
     Stream("SCALED_IMU", 50, 25),
     Stream("LOCAL_POSITION_NED", 10, 4),
@@ -63,13 +68,15 @@ WANTED = (
     Stream("ALTITUDE", 10, 4, _NOT_ARDUPILOT),
     Stream("GPS_RAW_INT", 5, 1),
     Stream("SYS_STATUS", 1, 0.5),
-    Stream("GIMBAL_DEVICE_ATTITUDE_STATUS", 10, 2),
 )
 
 
 @lru_cache(maxsize=64)
 def plan(
-    autopilot: Autopilot, budget_bytes_per_s: float | None, refused: frozenset[str] = frozenset()
+    autopilot: Autopilot,
+    budget_bytes_per_s: float | None,
+    refused: frozenset[str] = frozenset(),
+    on_gimbal: bool = False,
 ) -> Mapping[str, float]:
     """Name and Hz of the streams to ask for, most important first. `budget_bytes_per_s` None: as much as is wanted.
 
@@ -79,7 +86,10 @@ def plan(
     streams = [
         one
         for one in WANTED
-        if autopilot in one.firmwares and one.name not in refused and (not one.instead_of or one.instead_of in refused)
+        if autopilot in one.firmwares
+        and one.name not in refused
+        and (not one.instead_of or one.instead_of in refused)
+        and (on_gimbal or not one.of_gimbal)
     ]
     if budget_bytes_per_s is None:
         return {one.name: one.rate_hz for one in streams}
@@ -120,10 +130,10 @@ class _Asked:
 
 
 class Streams:
-    """The streams of one vehicle; fed with all its messages."""
+    """The streams of one vehicle; fed with all its messages. `on_gimbal`: the camera hangs on a gimbal."""
 
-    def __init__(self, budget_bytes_per_s: float | None = None) -> None:
-        self._budget = budget_bytes_per_s
+    def __init__(self, budget_bytes_per_s: float | None = None, on_gimbal: bool = False) -> None:
+        self._budget, self._on_gimbal = budget_bytes_per_s, on_gimbal
         self._arrivals_ns: dict[str, deque[int]] = {}
         self.restart()
 
@@ -140,7 +150,7 @@ class Streams:
 
     def wanted_hz(self, autopilot: Autopilot) -> Mapping[str, float]:
         """What the vehicle is asked for."""
-        return plan(autopilot, self._budget, self.refused)
+        return plan(autopilot, self._budget, self.refused, self._on_gimbal)
 
     def heard(self, message: mav.MAVLink_message, now_ns: int) -> None:
         kind = message.get_type()

@@ -16,7 +16,7 @@ from onboard.camera import CameraModel
 from onboard.config import RectifyConfig
 from onboard.errors import CameraError
 from onboard.flight import ros
-from onboard.frames import BODY_FROM_CAMERA_DOWN
+from onboard.frames import BODY_FROM_CAMERA_DOWN, GIMBAL_FROM_CAMERA
 from onboard.home import HeightZero
 from onboard.live.worker import FrameItem
 from onboard.pairing import Pairing, TelemetrySource
@@ -56,6 +56,7 @@ class Intake:
         self.image_topic, self._body_frame, self._every_frame = image_topic, body_frame, every_frame
         self.height_topic = "height"  # its name says whether a bare number is above ground or above home
         self._zero = HeightZero()
+        self._on_gimbal = config.on_gimbal
         self._buffer = _PatientBuffer(round(config.max_telemetry_age_ms * 1e6), every_frame)
         wait_ns = _FOR_EVER_NS if every_frame else self._buffer.max_age_ns
         self._pairing: Pairing[tuple[str, bytes]] = Pairing(telemetry or self._buffer, wait_ns)
@@ -153,6 +154,9 @@ class Intake:
         """Find the mount once the camera is known. True when it is settled now and was not before."""
         if self.camera is None or self.body_from_camera is not None or self._info_at_ns is None:
             return False
+        if self._on_gimbal:
+            self.body_from_camera, self.mount_words = GIMBAL_FROM_CAMERA, "on a gimbal, looking where it points"
+            return True
         bodies = {self._body_frame, self._attitude_frame}
         found = ros.mount(self._transforms, bodies, self._camera_frame) if self._camera_frame else None
         if found is None and arrived_ns - self._info_at_ns < _MOUNT_WAIT_NS:

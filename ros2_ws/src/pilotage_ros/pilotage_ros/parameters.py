@@ -134,6 +134,8 @@ def config_of(values: Mapping[str, Value]) -> Config:
         if dot:
             sections.setdefault(section, {})[key] = value
     config = merge(Config(), sections)
+    if config.rectify.on_gimbal and values.get("telemetry", MAVLINK) != MAVLINK:
+        raise ConfigError("rectify.on_gimbal with telemetry", values["telemetry"], f"{MAVLINK}: no topic tells of one")
     return when_live(config) if values.get("mavlink") or values.get("mavros") else config
 
 
