@@ -33,6 +33,10 @@ def views(
     attitude_error_deg: Annotated[float, typer.Option(help="Told roll and pitch are off by this, 1 sigma.")] = 0.0,
     north_up: Annotated[bool, typer.Option("--north-up", help="All views look north; else any heading.")] = False,
     offset_m: Annotated[float, typer.Option(help="How far from a chip's middle the picture's may be.")] = 18.0,
+    mapped: Annotated[
+        str,
+        typer.Option(help="Date of the map: the truth is told where the ground lies in that chip, by registration."),
+    ] = "",
     every: Annotated[int, typer.Option(help="Take each N-th chip only: 7 takes those held back from training.")] = 1,
     seed: int = 0,
 ) -> None:
@@ -51,7 +55,7 @@ def views(
         seed=seed,
     )
     taken = sorted(chips)[::every]
-    print(f"{len(taken)} views: {write_views(taken, out, config)}")
+    print(f"{len(taken)} views: {write_views(taken, out, config, mapped)}")
 
 
 @app.command("baseline")

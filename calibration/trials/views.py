@@ -13,6 +13,7 @@ import pyproj
 import rasterio
 from affine import Affine
 
+from calibration.trials.register import shift_px
 from onboard.camera import CameraModel
 from onboard.errors import FlightError
 from onboard.frames import BODY_FROM_CAMERA_DOWN, ENU_FROM_NED, MapFrame, rotation_from_euler
@@ -53,8 +54,11 @@ class Pose:
     yaw_rad: float
 
 
-def write_views(chips: list[Path], out: Path, config: ViewConfig = ViewConfig()) -> Path:
-    """A flight folder with one view of each chip (GeoTIFF); the chip's own pixels are the ground, taken as level."""
+def write_views(chips: list[Path], out: Path, config: ViewConfig = ViewConfig(), mapped: str = "") -> Path:
+    """A flight folder with one view of each chip (GeoTIFF); the chip's own pixels are the ground, taken as level.
+
+    With `mapped`, the date of a map, the truth of PLACE_DATE.tif is told where that ground lies in PLACE_MAPPED.tif.
+    """
     if not chips:
         raise FlightError("no chips", out, "at least one GeoTIFF")
     if missing := [chip for chip in chips if not chip.is_file()]:
@@ -75,12 +79,24 @@ def write_views(chips: list[Path], out: Path, config: ViewConfig = ViewConfig())
         name = f"photos/{chip.stem}.jpg"
         image = _picture(np.ascontiguousarray(rgb), camera, pixels)
         cv2.imwrite(str(out / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-        rows.append((name, index * 10**9, *_told(pose, config, rng), *_degrees(frame, pose.position_enu_m)))
+        told = _told(pose, config, rng)
+        truth = pose.position_enu_m + (_shift_m(chip, rgb, grid, mapped) if mapped else 0.0)
+        rows.append((name, index * 10**9, *told, *_degrees(frame, truth)))
     with (out / "frames.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS + TRUTH)
         writer.writerows(rows)
     return out
+
+
+def _shift_m(chip: Path, rgb: np.ndarray, grid: Affine, mapped: str) -> np.ndarray:
+    """(2,) east, north: how much further on the chip's ground lies in the map's date; 0 where that cannot be said."""
+    other = chip.with_name(f"{chip.stem.rsplit('_', 1)[0]}_{mapped}{chip.suffix}")
+    if not other.is_file():
+        raise FlightError("no chip of the map's date", other, "PLACE_DATE.tif beside the view's", "check --mapped")
+    with rasterio.open(other) as raster:
+        shift = shift_px(rgb, raster.read([1, 2, 3]).transpose(1, 2, 0))
+    return np.zeros(2) if shift is None else shift * [grid.a, grid.e]
 
 
 def ground_corners(camera: CameraModel, height_m: float, pose: Pose) -> np.ndarray:

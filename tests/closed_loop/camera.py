@@ -33,12 +33,12 @@ class Shot:
 
 
 class Gimbal:
-    """Looks straight down, by an IMU of its own that errs: a constant and a wandering part (1 sigma), degrees.
+    """Looks straight down, by an IMU of its own that errs (1 sigma): what a calibration has left, and what wanders.
 
     Its yaw follows the vehicle's nose. What is told of it is the firmware's own word, level and straight down.
     """
 
-    CONSTANT_DEG, WANDERING_DEG, WANDERS_IN_S = 0.3, 0.1, 60.0
+    CONSTANT_DEG, WANDERING_DEG, WANDERS_IN_S = 0.1, 0.1, 60.0
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng([seed, 43])
