@@ -157,10 +157,11 @@ trials: $(TEST)/.installed
 		$(LEARN) replay $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight --independent --out $(TRIALS)/$$flight; \
 		for by in gradient sift; do $(LEARN) trial baseline $(DATA)/flights/$$flight --map $(TRIALS)/map_$$flight --by $$by; done; done
 	$(LEARN) map build $(DATA)/naip/claremont/*_2016.tif --out $(TRIALS)/map_claremont --force
-	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_2020
-	$(LEARN) trial views $(DATA)/naip/claremont/*_2018.tif --out $(TRIALS)/views_2018
-	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_oblique --tilt-deg 30 --footprint-m 60 46 --offset-m 8
-	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --out $(TRIALS)/views_leaning --attitude-error-deg 1
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --mapped 2016 --out $(TRIALS)/views_2020
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2018.tif --mapped 2016 --out $(TRIALS)/views_2018
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --mapped 2016 --out $(TRIALS)/views_oblique \
+		--tilt-deg 30 --footprint-m 60 46 --offset-m 8
+	$(LEARN) trial views $(DATA)/naip/claremont/*_2020.tif --mapped 2016 --out $(TRIALS)/views_leaning --attitude-error-deg 1
 	$(LEARN) trial views $(DATA)/naip/bishop/*.tif $(DATA)/naip/eureka/*.tif \
 		$(wordlist 1,60,$(sort $(wildcard $(DATA)/naip/riverside/*_2020.tif))) --out $(TRIALS)/views_elsewhere
 	@set -e; for views in $(VIEWS); do \
@@ -179,7 +180,7 @@ gallery: $(TEST)/.installed
 	$(LEARN) trial gather $(wildcard $(DATA)/naip/*/*.tif) --out $(GALLERY)/chips
 	cd $(GALLERY)/chips && $(abspath $(LEARN)) map build claremont-*_2016.tif $(OTHERS:%=%.tif) --out ../map --force
 	@set -e; for shot in $(SEEN); do IFS=: read year across along <<< "$$shot"; views=$(GALLERY)/views_$${year}_$$across; \
-		$(LEARN) trial views $(GALLERY)/chips/claremont-*_$$year.tif --footprint-m $$across $$along --out $$views; \
+		$(LEARN) trial views $(GALLERY)/chips/claremont-*_$$year.tif --mapped 2016 --footprint-m $$across $$along --out $$views; \
 		$(LEARN) evaluate --data places:$$views@$(GALLERY)/map --rerank 5; \
 		$(LEARN) replay $$views --map $(GALLERY)/map --independent --out $(GALLERY)/$${year}_$$across; \
 		for by in gradient sift; do $(LEARN) trial baseline $$views --map $(GALLERY)/map --by $$by --every 4; done; done

@@ -28,6 +28,7 @@ class RectifyConfig:
     min_footprint_m: float = 30.0  # side of a square as large as the ground seen
     max_telemetry_age_ms: float = 250.0
     on_gimbal: bool = False  # the camera hangs on a gimbal that tells its own attitude; the mount is then on that
+    gimbal_sigma_deg: float = 0.3  # 1 sigma of roll and pitch as the gimbal tells them, instead of the vehicle's
     height_from_map: bool = True  # heights above home become heights above ground by the map's, where it has any
 
 

@@ -44,6 +44,8 @@ class Localizer:
         start_enu_m: np.ndarray | None = None,
         independent: bool = False,
     ) -> None:
+        if config.rectify.on_gimbal:
+            confidence = dataclasses.replace(confidence, tilt_sigma_deg=config.rectify.gimbal_sigma_deg)
         self.region, self.config, self.confidence = region, config, confidence
         self.rectifier = Rectifier(camera, body_from_camera, engine.facts.view_px, config.rectify)
         self.locator = Locator(region, engine, self.rectifier, confidence, config)

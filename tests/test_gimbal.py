@@ -14,6 +14,7 @@ from toy_line import MS, settled_line
 from toy_live import a_frame, a_step, an_item
 
 from onboard.config import Config, RectifyConfig, merge
+from onboard.engine import SHIPPED_MODEL
 from onboard.errors import ConfigError
 from onboard.flight import open_flight
 from onboard.frames import (
@@ -24,6 +25,8 @@ from onboard.frames import (
 )
 from onboard.live.cli import on_mount, parse_mount
 from onboard.live.recorder import Recorder
+from onboard.localizer import Localizer
+from onboard.match.evidence import read_confidence
 from onboard.mavlink.vehicle import streams
 from onboard.mavlink.vehicle.autopilot import Autopilot
 from onboard.records import Fix, Frame, Inertia, Reason, Telemetry
@@ -177,3 +180,14 @@ def test_the_vehicles_lean_does_not_move_what_a_gimbal_sees(on_gimbal: bool, lev
     assert estimate is not None
     systematic_m2 = estimate.covariance[0, 0] - tracker.filter.covariance[0, 0]
     assert systematic_m2 == pytest.approx(0.25 + (tilt_m**2 if on_gimbal else 0.0))
+
+
+def test_a_fix_on_a_gimbal_is_as_exact_as_the_gimbal(tmp_path: Path) -> None:
+    lens, world, engine = toy_world.toy_camera(), toy_world.make_world(), toy_world.HandEngine()
+    region = toy_world.build_toy_map(world, engine, tmp_path / "map")
+    confidence = read_confidence(SHIPPED_MODEL)
+    for on_gimbal, sigma_deg in ((False, confidence.tilt_sigma_deg), (True, 0.2)):
+        config = merge(Config(), {"rectify": {"on_gimbal": on_gimbal, "gimbal_sigma_deg": 0.2}})
+        localizer = Localizer(engine, region, lens, BODY_FROM_CAMERA_DOWN, confidence, config)
+        for used in (localizer.confidence, localizer.locator.confidence):
+            assert used.tilt_sigma_deg == sigma_deg
