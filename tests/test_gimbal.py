@@ -184,7 +184,7 @@ def test_the_vehicles_lean_does_not_move_what_a_gimbal_sees(on_gimbal: bool, lev
 
 def test_a_fix_on_a_gimbal_is_as_exact_as_the_gimbal(tmp_path: Path) -> None:
     lens, world, engine = toy_world.toy_camera(), toy_world.make_world(), toy_world.HandEngine()
-    region = toy_world.build_toy_map(world, engine, tmp_path / "map")
+    region = toy_world.build_toy_map(world, engine, tmp_path)
     confidence = read_confidence(SHIPPED_MODEL)
     for on_gimbal, sigma_deg in ((False, confidence.tilt_sigma_deg), (True, 0.2)):
         config = merge(Config(), {"rectify": {"on_gimbal": on_gimbal, "gimbal_sigma_deg": 0.2}})
