@@ -95,6 +95,7 @@ class OdometryConfig:
         0.1  # of a shift between two views, in pixels of a view that is as wide as the ground seen
     )
     attitude_sigma_deg: float = 0.12  # by which the attitudes of two frames err differently
+    gimbal_sigma_deg: float = 0.03  # the same of a gimbal that the camera hangs on
     timing_sigma_ms: float = 10.0  # by which frames and attitudes do not belong together, where the vehicle leans over
 
 

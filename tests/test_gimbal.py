@@ -13,7 +13,7 @@ from pymavlink.dialects.v20 import ardupilotmega as mav
 from toy_line import MS, settled_line
 from toy_live import a_frame, a_step, an_item
 
-from onboard.config import Config, RectifyConfig, merge
+from onboard.config import Config, OdometryConfig, RectifyConfig, merge
 from onboard.engine import SHIPPED_MODEL
 from onboard.errors import ConfigError
 from onboard.flight import open_flight
@@ -33,6 +33,7 @@ from onboard.records import Fix, Frame, Inertia, Reason, Telemetry
 from onboard.rectify import Rectifier
 from onboard.telemetry import TelemetryBuffer
 from onboard.track.inertial import InertialFilter
+from onboard.track.odometry import VisualOdometry
 from onboard.track.tracker import Tracker
 
 LEVEL = (1.0, 0.0, 0.0, 0.0)
@@ -191,3 +192,21 @@ def test_a_fix_on_a_gimbal_is_as_exact_as_the_gimbal(tmp_path: Path) -> None:
         localizer = Localizer(engine, region, lens, BODY_FROM_CAMERA_DOWN, confidence, config)
         for used in (localizer.confidence, localizer.locator.confidence):
             assert used.tilt_sigma_deg == sigma_deg
+
+
+def test_odometry_on_a_gimbal_is_exact_while_the_vehicle_leans_over(world: toy_world.World) -> None:
+    lens = toy_world.toy_camera()
+    hung, fixed = (
+        VisualOdometry(Rectifier(lens, mount, 256), OdometryConfig())
+        for mount in (GIMBAL_FROM_CAMERA, BODY_FROM_CAMERA_DOWN)
+    )
+    moved = []
+    for at_ns, place, pitch_deg in ((0, (10.0, -20.0), 0.0), (500 * MS, (16.0, -22.5), -20.0)):
+        picture = Frame(at_ns, toy_world.look(world, lens, place, 80.0))
+        leaning = Telemetry(at_ns, toy_world.quaternion(0.0, pitch_deg, 0.0), 80.0, gimbal_quat_wxyz=DOWN)
+        moved.append((hung.step(picture, leaning), fixed.step(picture, Telemetry(at_ns, LEVEL, 80.0))))
+    on_gimbal, on_body = moved[-1]
+    assert on_gimbal is not None
+    assert on_body is not None
+    assert on_gimbal.enu_m == pytest.approx([6.0, -2.5], abs=0.12)
+    assert on_gimbal.sigma_m < 0.5 * on_body.sigma_m

@@ -93,7 +93,9 @@ class VisualOdometry:
         way_px = _way(seen.first_px, seen.second_px, seen.turn_rad)
         moved = np.array([way_px[0], -way_px[1]]) * metres_per_pixel
         leaned_rad = _between_axes(before[1], telemetry) / (gap_ns * 1e-9) * self.config.timing_sigma_ms * 1e-3
-        attitude_rad = math.hypot(math.radians(self.config.attitude_sigma_deg), leaned_rad)
+        on_body = telemetry.gimbal_quat_wxyz is None
+        attitude_deg = self.config.attitude_sigma_deg if on_body else self.config.gimbal_sigma_deg
+        attitude_rad = math.hypot(math.radians(attitude_deg), leaned_rad)
         picture_m = self.config.picture_sigma_px * metres_per_pixel
         sigma_m = math.hypot(telemetry.height_above_ground_m * attitude_rad, picture_m)
         return Moved(before[0].captured_at_ns, frame.captured_at_ns, moved, sigma_m, len(seen.first_px), seen.turn_rad)
