@@ -120,6 +120,7 @@ class LinkConfig:
     latency_ms: float = 150.0  # every message tells of a moment so long ago: what VISO_DELAY_MS is set to
     silent_after_s: float = 5.0  # since a fix or visual odometry last held the position; nothing is told then
     correlation_s: float = 2.0  # errors of fixes last so long: the vehicle must not average messages that share them
+    gimbal_correlation_s: float = 0.3  # instead, where the camera hangs on a gimbal: no loop leads through its attitude
     gyro_filter_hz: float = 20.0  # the vehicle's low-pass (INS_GYRO_FILTER): by its delay the rates told are too old
     signing_key_file: str = ""  # empty: unsigned
     set_origin: bool = True  # where the vehicle has none
@@ -139,6 +140,7 @@ LINK_LIMITS = (
     ("latency_ms", 0, 1000),
     ("silent_after_s", 0.1, 60),
     ("correlation_s", 0, 60),
+    ("gimbal_correlation_s", 0, 60),
     ("gyro_filter_hz", 1, 10_000),
     ("switch_source_set", 0, 3),
     ("gps_disagreement_m", 1, 10_000),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onboard.config import Config, TrackConfig
+from onboard.config import Config, RectifyConfig, TrackConfig
 from onboard.records import Fix, Inertia, Reason, Telemetry
 from onboard.track.tracker import Tracker
 
@@ -43,9 +43,12 @@ class Estimator:
         self._covariance = self._covariance - np.outer(gain, self._covariance[0])
 
 
-def largest_errors_m(track: TrackConfig, correlation_s: float, seconds: float = 240.0) -> tuple[float, float]:
+def largest_errors_m(
+    track: TrackConfig, correlation_s: float, on_gimbal: bool = False, seconds: float = 240.0
+) -> tuple[float, float]:
     """The estimator's largest position error in the first and in the last quarter of a flight that begins tilted."""
-    tracker, estimator = Tracker(Config(track=track)), Estimator()
+    config = Config(track=track, rectify=RectifyConfig(on_gimbal=on_gimbal))
+    tracker, estimator = Tracker(config), Estimator()
     alike = max(1.0, correlation_s / DT_S)
     history, told = [], None
     for tick in range(int(seconds / DT_S)):
@@ -53,7 +56,7 @@ def largest_errors_m(track: TrackConfig, correlation_s: float, seconds: float = 
         if tick % FIX_EVERY == 0:
             at_ns = round(tick * DT_S * 1e9)
             velocity = np.array([estimator.errors[1], 0.0])
-            position = np.array([HEIGHT_M * estimator.errors[2], 0.0])
+            position = np.array([0.0 if on_gimbal else HEIGHT_M * estimator.errors[2], 0.0])
             inertia = Inertia(0, (estimator.felt_mps, 0.0), (estimator.leaned_rad, 0.0))
             telemetry = Telemetry(at_ns, (1.0, 0.0, 0.0, 0.0), HEIGHT_M, inertia=inertia)
             evidence = {"heading_offset_rad": 0.0}
@@ -86,6 +89,13 @@ def test_where_the_lean_is_estimated_the_loop_is_damped_however_fast_the_vehicle
     begin, end = largest_errors_m(TrackConfig(velocity_use="inertial"), correlation_s)
     assert 0.1 < begin < 5
     assert end < 0.05
+
+
+def test_on_a_gimbal_there_is_no_loop_and_the_estimator_may_follow_firmly() -> None:
+    track = TrackConfig(velocity_use="inertial")
+    firm, loose = (largest_errors_m(track, correlation_s, on_gimbal=True) for correlation_s in (0.3, 2.0))
+    assert firm[1] < 0.05
+    assert firm[0] < 0.8 * loose[0]
 
 
 @pytest.mark.parametrize(

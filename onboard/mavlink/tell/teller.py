@@ -8,7 +8,8 @@ first message says by its reset counter that the position jumped on purpose.
 The vehicle takes each message for a measurement of its own, but the errors of ten in a second are one and the same.
 The covariance told is the estimate's times the number of messages within `link.correlation_s`. That is more than
 honesty: a vehicle whose estimator follows us faster than its own attitude settles does not fly steadily (see
-`onboard.track.velocity`).
+`onboard.track.velocity`). What a camera on a gimbal sees does not lean with the vehicle, so that it may follow firmly
+(`link.gimbal_correlation_s`), and swings the less about what it is told.
 
 Positions are counted from the vehicle's own origin. One that has none 3 s after it was first heard is given one, at
 the map's anchor and as high above the sea as it says to have started (for which it is given 10 s; else 0); what it
@@ -55,7 +56,8 @@ class Teller:
         self._connection, self._config, self._map_frame = connection, config.link, map_frame
         self._latency_ns = round(config.link.latency_ms * 1e6)
         self._period_ns = round(1e9 / config.link.rate_hz)
-        self._alike = max(1.0, config.link.rate_hz * config.link.correlation_s)  # messages that share one error
+        lasting_s = config.link.gimbal_correlation_s if config.rectify.on_gimbal else config.link.correlation_s
+        self._alike = max(1.0, config.link.rate_hz * lasting_s)  # messages that share one error
         live = config.track.velocity_use == VelocityUse.INERTIAL
         self._propagator = Propagator(config.track, config.link, self._felt if live else lambda *_: None)
         self._meter = LatencyMeter(config.link.latency_ms)
