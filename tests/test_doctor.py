@@ -178,3 +178,10 @@ def test_every_finding_of_an_empty_vehicle_says_what_and_why(profile: Any) -> No
     assert findings
     assert all(one.why and one.should_be and one.set_to is None for one in findings)
     assert {one.parameter for one in findings} <= set(names_for(profile)) | {"firmware", "MAV_n_MODE"}
+
+
+def test_a_servo_mount_is_noted_since_it_tells_of_its_servos() -> None:
+    diagnosis = Bench(ALONE | {"MNT1_TYPE": 1}).visit()
+    found = the(diagnosis.findings, "MNT1_TYPE")
+    assert (found.severity, found.set_to, diagnosis.ready) == (Severity.NOTE, None, True)
+    assert Bench(ALONE | {"MNT1_TYPE": 7}).visit().findings == ()

@@ -26,6 +26,7 @@ _GPS_IS_MAVLINK = 14
 _VISION_CHECK = 1 << 18
 _ALL_CHECKS = 0xFFFFE  # bits 1 to 19; bit 0 stands for all of them
 _DELAY_SLACK_MS = 5.0
+_SERVO_MOUNT = 1
 _GYRO_FILTER = "INS_GYRO_FILTER"
 _GYRO_SLACK_NS = 1_000_000  # of the rates' age: 18.4 to 21.9 Hz are as good as 20
 _NO_FILTER_HZ = 10_000.0  # the highest that link.gyro_filter_hz takes: 0.02 ms
@@ -83,6 +84,15 @@ _SAFETY = (
         "a view's scale hangs on the height above ground, which the barometer knows only over flat land",
         Severity.NOTE,
         "the type of a rangefinder, if one is there",
+        needed=False,
+    ),
+    Rule(
+        ("MNT1_TYPE",),
+        lambda value, case: value != _SERVO_MOUNT,
+        None,
+        "a servo mount tells the angles of its servos as if they were the camera's: no camera of ours may hang on it",
+        Severity.NOTE,
+        "a gimbal with an IMU of its own, or 7, if our camera hangs on it",
         needed=False,
     ),
 )  # fmt: skip
