@@ -18,6 +18,7 @@ from onboard.match.correlate import (
     block_size,
     correlate,
     covered_boxes,
+    covering_origins,
 )
 from onboard.match.heatmap import Heatmap, Mode
 from onboard.match.ranking import rerank
@@ -123,6 +124,22 @@ def test_pieces_of_imagery_far_apart_are_boxes_of_their_own_that_hold_every_cove
     boxes = covered_boxes(level_of(np.zeros((100, 120, 2), np.int8), valid))
     assert sorted(boxes.tolist()) == [[5, 7, 25, 23], [70, 90, 20, 30]]
     assert covered_boxes(level_of(np.zeros((9, 9, 2), np.int8), np.zeros((9, 9), np.uint8))).shape == (0, 4)
+
+
+def test_chips_side_by_side_share_blocks_and_each_of_their_cells_is_still_searched() -> None:
+    boxes = np.array([(r, c, 32, 33) for r in (0, 44, 89, 133) for c in (3, 48, 92, 137)])
+    each = [o for box in boxes for o in block_origins(tuple(box), LARGE_BLOCK, 32)]
+    shared = covering_origins(boxes, LARGE_BLOCK, 32)
+    assert set(shared) < set(each)
+    assert len(shared) <= len(each) // 3
+    step, half = LARGE_BLOCK - 31, 15
+    shown = {(r + half + i, c + half + j) for r, c in shared for i in range(step) for j in range(step)}
+    assert {(r, c) for t, left, h, w in boxes for r in range(t, t + h) for c in range(left, left + w)} <= shown
+    assert covering_origins(boxes[:0], LARGE_BLOCK, 32) == []
+    apart = np.array([(0, 0, 200, 33), (0, 500, 20, 20)])
+    assert covering_origins(apart, LARGE_BLOCK, 32) == [
+        o for box in apart for o in block_origins(tuple(box), LARGE_BLOCK, 32)
+    ]
 
 
 def test_the_cache_keeps_its_limit_and_gives_the_same_spectra_again() -> None:
@@ -268,6 +285,14 @@ def test_rerank_adds_the_retrieval_score_to_the_matching_score() -> None:
     assert [m.template for m in rerank(modes, tiles, np.array([0.1, 0.9, 1.0]))] == [1, 0, 2]
     assert [m.template for m in rerank(modes, tiles, np.array([0.5, 0.5, 0.5]))] == [0, 1, 2]
     assert rerank(modes, tiles[:0], np.empty(0)) == modes
+
+
+def test_gradients_are_added_to_both() -> None:
+    modes = [Mode(np.array([0.0, 0]), 0.50, 0), Mode(np.array([100.0, 0]), 0.48, 1), Mode(np.array([200.0, 0]), 0.1, 2)]
+    tiles, gradients = np.array([[0.0, 0], [100, 0], [200, 0]]), np.array([0.0, 0.0, 0.41])
+    assert [m.template for m in rerank(modes, tiles[:0], np.empty(0), gradients)] == [2, 0, 1]
+    assert [m.template for m in rerank(modes, tiles, np.array([0.1, 0.9, 0.1]), gradients)] == [1, 2, 0]
+    assert rerank([], tiles, np.zeros(3), np.empty(0)) == []
 
 
 def test_a_template_has_no_mean_unit_norm_and_nothing_outside_its_mask() -> None:

@@ -70,6 +70,26 @@ def block_origins(box: tuple[int, int, int, int], block: int, template: int) -> 
     ]
 
 
+def covering_origins(boxes: np.ndarray, block: int, template: int) -> list[tuple[int, int]]:
+    """`block_origins` of all boxes (P, 4), without blocks that would show only what those before them show.
+
+    A block shows more than a small box: chips of imagery side by side share it.
+    """
+    step, half = block - template + 1, (template - 1) // 2
+    if not len(boxes):
+        return []
+    shown = np.zeros((boxes[:, [0, 1]] + boxes[:, [2, 3]]).max(axis=0), bool)
+    chosen = []
+    for box in boxes:
+        bottom, right = box[:2] + box[2:]
+        for origin in block_origins(tuple(box), block, template):
+            row, col = origin[0] + half, origin[1] + half
+            if not shown[row : min(row + step, bottom), col : min(col + step, right)].all():
+                shown[row : row + step, col : col + step] = True
+                chosen.append(origin)
+    return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class Spectra:
     """complex64 (C, F) of a block's features, (1, F) of its validity: None where imagery is everywhere."""

@@ -43,30 +43,21 @@ class Heatmap:
 
     def modes(self, count: int, distance_m: float) -> list[Mode]:
         """The highest peaks, best first, no two nearer than `distance_m`; refined between cells by parabolas."""
-        if not self.blocks:
-            return []
         radius = distance_m / self.level.cell_m
-        candidates: list[tuple[float, float, float, int]] = []
-        for block in self.blocks:
-            score = block.score.copy()
-            for _ in range(count):
-                i, j = np.unravel_index(int(score.argmax()), score.shape)
-                if score[i, j] <= -1.0:
-                    break
-                row, col = _between_cells(block.score, int(i), int(j))
-                candidates.append((float(score[i, j]), block.row + row, block.col + col, int(block.template[i, j])))
-                _erase(score, int(i), int(j), radius)
-        candidates.sort(key=lambda c: -c[0])
-        kept: list[tuple[float, float, float, int]] = []
-        for candidate in candidates:
-            if all(np.hypot(candidate[1] - k[1], candidate[2] - k[2]) >= radius for k in kept):
-                kept.append(candidate)
-            if len(kept) == count:
-                break
-        return [
-            Mode(self.level.enu_of(row, col), score, template, rank)
-            for rank, (score, row, col, template) in enumerate(kept)
-        ]
+        left = [block.score.copy() for block in self.blocks]
+        highest = np.array([score.max() for score in left])
+        modes: list[Mode] = []
+        while len(modes) < count and left and highest.max() > -1.0:
+            best = int(highest.argmax())
+            block = self.blocks[best]
+            i, j = (int(v) for v in np.unravel_index(int(left[best].argmax()), block.score.shape))
+            row, col = _between_cells(block.score, i, j)
+            position = self.level.enu_of(block.row + row, block.col + col)
+            modes.append(Mode(position, float(block.score[i, j]), int(block.template[i, j]), len(modes)))
+            for k, other in enumerate(self.blocks):  # blocks may show the same places
+                if _erase(left[k], round(block.row - other.row) + i, round(block.col - other.col) + j, radius):
+                    highest[k] = left[k].max()
+        return modes
 
 
 def _between_cells(score: np.ndarray, i: int, j: int) -> tuple[float, float]:
@@ -82,9 +73,13 @@ def _vertex(three: np.ndarray) -> float:
     return float(np.clip(0.5 * (below - above) / curve, -0.5, 0.5)) if curve < -1e-9 else 0.0
 
 
-def _erase(score: np.ndarray, i: int, j: int, radius: float) -> None:
+def _erase(score: np.ndarray, i: int, j: int, radius: float) -> bool:
+    """Take out what is nearer than `radius` to (i, j), which may lie outside; False where nothing is."""
     reach = int(np.ceil(radius))
+    if not (-reach <= i < score.shape[0] + reach and -reach <= j < score.shape[1] + reach):
+        return False
     top, left = max(i - reach, 0), max(j - reach, 0)
     part = score[top : i + reach + 1, left : j + reach + 1]
     rows, cols = np.ogrid[top - i : top - i + part.shape[0], left - j : left - j + part.shape[1]]
     part[rows**2 + cols**2 < radius**2] = -1.0
+    return True

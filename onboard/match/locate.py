@@ -23,11 +23,13 @@ from onboard.match.correlate import (
     block_size,
     correlate,
     covered_boxes,
+    covering_origins,
     promising,
     within,
 )
 from onboard.match.evidence import Confidence
 from onboard.match.fixes import Found, Match, ranked_fixes
+from onboard.match.fusion import gradient_scores
 from onboard.match.heatmap import Heatmap, Mode
 from onboard.match.ranking import exclusive, rerank
 from onboard.match.refine import align
@@ -113,7 +115,8 @@ class Locator:
         modes = self._modes(heatmap, views, search, telemetry)
         if not modes:
             return Rejected(at, Reason.NO_CANDIDATE)
-        ranked = rerank(modes, tiles, similarities)
+        gradients = None if search.local else gradient_scores(views, modes, level, self.config.search.gradient_weight)
+        ranked = rerank(modes, tiles, similarities, gradients)
         watch.lap("rerank")
         fixes = self._refine(frame, telemetry, level, views, embedded, heatmap, ranked, search)
         watch.lap("refine")
@@ -166,7 +169,7 @@ class Locator:
         index = self.region.levels.index(level)
         if search.centre_enu_m is None:
             block, cache = LARGE_BLOCK, self._spectra[index]
-            origins = [o for box in self._boxes[index] for o in block_origins(tuple(box), block, size)]
+            origins = covering_origins(self._boxes[index], block, size)
             if len(origins) > self.config.search.max_blocks:
                 origins = promising(level, origins, block, tiles, self.config.search.max_blocks)
         else:
@@ -184,7 +187,8 @@ class Locator:
         return Heatmap.of(level, blocks)
 
     def _modes(self, heatmap: Heatmap, views: list[GroundView], search: Search, telemetry: Telemetry) -> list[Mode]:
-        modes = heatmap.modes(self.config.search.candidates, self.config.fix.second_mode_distance_m)
+        count = self.config.search.candidates if search.local else self.config.search.compared_candidates
+        modes = heatmap.modes(count, self.config.fix.second_mode_distance_m)
         if search.centre_enu_m is None:
             return modes
         reach = search.radius_m + heatmap.level.cell_m

@@ -36,10 +36,17 @@ def exclusive(fixes: list[Fix], distance_m: float) -> list[Fix]:
     return shared
 
 
-def rerank(modes: list[Mode], tiles: np.ndarray, similarities: np.ndarray) -> list[Mode]:
-    """UnifyGeo eq. 4: order by retrieval score plus the best matching score; by the latter alone without tiles."""
-    if not len(tiles) or not modes:
-        return modes
-    prior = similarity_at(np.stack([mode.position_enu_m for mode in modes]), tiles, similarities)
-    total = prior * _RETRIEVAL_WEIGHT + np.array([mode.score for mode in modes])
+def rerank(
+    modes: list[Mode], tiles: np.ndarray, similarities: np.ndarray, gradients: np.ndarray | None = None
+) -> list[Mode]:
+    """UnifyGeo eq. 4: order by retrieval score plus the best matching score; without tiles, by the latter alone.
+
+    `gradients` (M,) is added to it: what the imagery itself says for each mode, weighted (`onboard.match.fusion`).
+    """
+    total = np.array([mode.score for mode in modes])
+    if gradients is not None:
+        total = total + gradients
+    if len(tiles) and modes:
+        prior = similarity_at(np.stack([mode.position_enu_m for mode in modes]), tiles, similarities)
+        total = prior * _RETRIEVAL_WEIGHT + total
     return [modes[i] for i in np.argsort(-total, kind="stable")]
