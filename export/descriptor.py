@@ -18,7 +18,7 @@ from onnxruntime.quantization import CalibrationMethod
 from torch import Tensor, nn
 
 from export.compact import shorten_names
-from export.facts import facts_of, git_revision, read_model, save_model, set_facts, sha256_of
+from export.facts import git_revision, read_model, save_model, set_facts, sha256_of
 from export.onnx import OPSET
 from export.quantize import MIN_CALIBRATION, Target, View, write_int8
 from onboard.engine.base import INPUTS, OUTPUTS
@@ -118,7 +118,8 @@ def _splice(proto: onnx.ModelProto, head: onnx.ModelProto) -> None:
     ports = {TRUNK: trunk, INPUTS[1]: INPUTS[1], OUTPUTS[0]: OUTPUTS[0], "": ""}
     for node in head.graph.node:
         node.name = PREFIX + node.name
-        node.input[:], node.output[:] = ([ports.get(n, PREFIX + n) for n in names] for names in (node.input, node.output))
+        for names in (node.input, node.output):
+            names[:] = [ports.get(name, PREFIX + name) for name in names]
     for tensor in head.graph.initializer:
         tensor.name = PREFIX + tensor.name
     constants = [tensor for tensor in proto.graph.initializer if tensor.name in kept]

@@ -1,4 +1,4 @@
-"""A new descriptor on a model that flies: what is learnt, that it goes on where it stopped, and what it may not touch."""
+"""A new descriptor on a model that flies: what is learnt, that it goes on where it stopped, what it may not touch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_world
+from test_training import toy_data
 
 from onboard.engine import SHIPPED_MODEL, open_engine
 from onboard.errors import ConfigError, EngineError
@@ -25,7 +26,7 @@ from export.cli import app as export_app  # noqa: E402
 from export.quantize import MIN_CALIBRATION  # noqa: E402
 from training.descriptor.draw import VARIANTS, LayoutConfig, draw_layout  # noqa: E402
 from training.descriptor.head import DescriptorHead, HeadConfig, load_head, save_head  # noqa: E402
-from training.descriptor.heldback import to_numbers  # noqa: E402
+from training.descriptor.heldback import EACH, make_gallery, recalls, to_numbers  # noqa: E402
 from training.descriptor.learn import LearnConfig, learn  # noqa: E402
 from training.descriptor.store import CELLS, Store, cell_share, fill, middle, sha256_of  # noqa: E402
 from training.descriptor.trunk import FrozenTrunk, Rounding  # noqa: E402
@@ -126,6 +127,29 @@ def test_cells_alone_give_what_the_whole_picture_gives() -> None:
     found = head.of_cells(trunk.flatten(2).transpose(1, 2), weights)
     np.testing.assert_allclose(found.detach(), head(trunk, mask).detach(), atol=1e-5)
     np.testing.assert_allclose(found.detach().norm(dim=1), 1.0, atol=1e-3)
+
+
+class Colours:
+    """In place of a trunk: eight channels, each the brightness of a cell."""
+
+    channels, rounding = 8, Rounding(1 / 255, 0)
+
+    def features(self, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        cells = images.reshape(len(images), 32, 8, 32, 8, 3).mean(axis=(2, 4, 5)) * cell_share(masks) / 255
+        return np.repeat(cells[:, None].astype(np.uint8), 8, axis=1)
+
+
+def test_views_of_places_held_back_lie_in_the_tiles_that_are_right(tmp_path: Path) -> None:
+    gallery = make_gallery(toy_data(tmp_path), Colours())  # type: ignore[arg-type]
+    tiles, _ = gallery.tiles
+    for kind, right in gallery.right.items():
+        assert len(right) == len(gallery.views[kind][0]) == 3 * EACH
+        assert gallery.holding[kind].shape == (len(right), len(tiles))
+        assert gallery.holding[kind][np.arange(len(right)), right].all()
+        assert gallery.holding[kind].sum(axis=1).max() <= 4
+    found = recalls(DescriptorHead(TINY), gallery)
+    assert set(found) == {f"{kind} {name}" for kind in ("large", "small") for name in ("@1", "@5", "@1%", "holds")}
+    assert all(0 <= share <= 1 for share in found.values())
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from training.schedule import LARGE, SMALL, Canvas, Stage
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)
 
+from training.fitting.device import has_bfloat16  # noqa: E402
 from training.model import ModelConfig, OverheadNet  # noqa: E402
 from training.train import TrainConfig, train  # noqa: E402
 
@@ -80,7 +81,9 @@ def test_a_training_learns_and_one_that_was_interrupted_ends_with_the_same_weigh
     first = train(dataclasses.replace(config, stop_after=2))
     before = tensors(first)
     assert torch.load(first, weights_only=True)["step"] == 2
-    assert "continuing" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "continuing" not in said
+    assert ("in bfloat16" if has_bfloat16() else "in float32") in said
     assert train(config) == first
     assert "continuing from step 2" in capsys.readouterr().out
     after = tensors(first)

@@ -7,7 +7,7 @@ its edge. What `training.data.pairs` draws is other: there the tile's middle is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ VARIANTS = 8  # quarter turns and mirrors of a piece of ground: north up, each o
 class LayoutConfig:
     """How tile and views lie. Footprints are long sides in pixels, at 0.6 m/px 96 to 36 m of ground."""
 
-    pairs: PairConfig = PairConfig()
+    pairs: PairConfig = field(default_factory=PairConfig)
     large_px: tuple[float, float] = (110.0, 170.0)
     small_px: tuple[float, float] = (60.0, 100.0)
     resolution: tuple[float, float] = (0.8, 1.25)  # of the ground's own, within those of `pairs`
@@ -54,42 +54,51 @@ def draw_layout(
             return drawn
 
 
-def _draw(
-    ground: Ground, donor: Ground, variant: int, rng: np.random.Generator, config: LayoutConfig
-) -> Layout | None:
-    n = config.pairs.view_px
-    middle = np.full(2, (n - 1) / 2)
-    metres = np.clip(ground.metres_per_pixel, 0.45, None) * np.exp(rng.uniform(*np.log(config.resolution)))
-    scale = float(np.clip(metres, *config.pairs.resolutions)) / ground.metres_per_pixel
-    turn = variant % 4 * np.pi / 2
-    if rng.random() < config.turned_share:
-        turn += np.radians(rng.uniform(-1, 1) * config.turned_deg)
-    size = np.array(ground.valid.shape[::-1])  # col, row, as all points below
-    inside = np.maximum(size / 2 - 0.45 * config.large_px[1] * scale, 0.1 * size)
-    first = (size - 1) / 2 + rng.uniform(-1, 1, 2) * inside  # where a view's middle lies on the ground
-    offset = rng.uniform(-n / 4, n / 4, (2, 2))
-    source_from_tile = similarity(scale, turn, np.zeros(2), middle)
-    if variant >= 4:
-        source_from_tile = source_from_tile @ np.array([[-1.0, 0, n - 1], [0, 1, 0], [0, 0, 1]])
-    source_from_tile[:2, 2] += first - (source_from_tile @ [*(middle + offset[0]), 1])[:2]
-    second = (source_from_tile @ [*(middle + offset[1]), 1])[:2]
-    if (np.abs(second - (size - 1) / 2) > inside + 0.3 * (config.large_px[1] - config.small_px[1]) * scale).any():
+def _draw(ground: Ground, donor: Ground, variant: int, rng: np.random.Generator, config: LayoutConfig) -> Layout | None:
+    laid = _lay(ground, variant, rng, config)
+    if laid is None:
         return None
-
+    source_from_tile, offsets = laid
+    n = config.pairs.view_px
     map_date, *days = rng.permutation(len(ground.dates))
     tile, tile_mask = sample(ground.dates[map_date], ground.valid, source_from_tile, n)
     if tile_mask.mean() < config.least_valid:
         return None
     tile = appearance.sensor(appearance.tone(tile, rng, 0.6), rng) if rng.random() < 0.5 else to_bytes(tile)
+    tile[~tile_mask] = 0
     views = []
-    for where, footprint in zip(offset, (config.large_px, config.small_px), strict=True):
+    for offset, footprint in zip(offsets, (config.large_px, config.small_px), strict=True):
         other = days and rng.random() >= config.pairs.same_date_share
         date = days[rng.integers(len(days))] if other else map_date
         pairs = replace(config.pairs, footprint_px=footprint)
-        warp = source_from_tile @ _tile_from_view(where, rng, pairs)
+        warp = source_from_tile @ _tile_from_view(offset, rng, pairs)
         views.append(_view(ground, donor, int(date), date == map_date, warp, rng, pairs, config.weather_share))
-    tile[~tile_mask] = 0
     return Layout((tile, tile_mask), views[0], views[1])
+
+
+def _lay(
+    ground: Ground, variant: int, rng: np.random.Generator, config: LayoutConfig
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(3, 3) from the tile's pixels to the ground's, and (2, 2), where the views' middles lie from the tile's: both in
+    col, row. None where the second view would leave the ground."""
+    n = config.pairs.view_px
+    middle = np.full(2, (n - 1) / 2)
+    metres = max(ground.metres_per_pixel, 0.45) * np.exp(rng.uniform(*np.log(config.resolution)))
+    scale = float(np.clip(metres, *config.pairs.resolutions)) / ground.metres_per_pixel
+    turn = variant % 4 * np.pi / 2
+    if rng.random() < config.turned_share:
+        turn += np.radians(rng.uniform(-1, 1) * config.turned_deg)
+    size = np.array(ground.valid.shape[::-1])
+    inside = np.maximum(size / 2 - 0.45 * config.large_px[1] * scale, 0.1 * size)
+    first = (size - 1) / 2 + rng.uniform(-1, 1, 2) * inside  # where the large view's middle lies on the ground
+    offsets = rng.uniform(-n / 4, n / 4, (2, 2))
+    source_from_tile = similarity(scale, turn, np.zeros(2), middle)
+    if variant >= 4:
+        source_from_tile = source_from_tile @ np.array([[-1.0, 0, n - 1], [0, 1, 0], [0, 0, 1]])
+    source_from_tile[:2, 2] += first - (source_from_tile @ [*(middle + offsets[0]), 1])[:2]
+    second = (source_from_tile @ [*(middle + offsets[1]), 1])[:2]
+    room = inside + 0.3 * (config.large_px[1] - config.small_px[1]) * scale
+    return None if (np.abs(second - (size - 1) / 2) > room).any() else (source_from_tile, offsets)
 
 
 def _tile_from_view(offset: np.ndarray, rng: np.random.Generator, config: PairConfig) -> np.ndarray:

@@ -3,8 +3,8 @@
 GenGeo's aggregation (SALAD, 3.3) made small for INT8: 1x1 convolutions instead of an MLP, a softmax with a dustbin
 instead of Sinkhorn's rounds (whose sums assume pictures that are all of one extent: a view of 45 m in a tile of 154 m
 fills a fifteenth of what the tile does), and each cluster of nearly unit norm by itself, so that what both show counts
-the same however much more the tile shows. Cells are weighed by how far from the middle they lie, as learnt: of a tile the
-corners show what its views hardly do.
+the same however much more the tile shows. Cells are weighed by how far from the middle they lie, as learnt: the
+corners of a tile show what few of its views do.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class LearnConfig:
     warm_up: int = 50
     cells: tuple[tuple[str, int], ...] = (("tile", 320), ("large", 160), ("small", 56))  # that a step sees of each
     small_weight: float = 1.0  # of the small views' loss beside the large ones'
-    sampling: SamplingConfig = SamplingConfig("similarity", every_epochs=4)
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig("similarity", every_epochs=4))
     seed: int = 1
     save_every_s: float = 60.0
     judge_every: int = 200  # steps between two looks at the places held back
@@ -88,17 +88,15 @@ def learn(
     began = saved = time.monotonic()
     mean: dict[str, float] = {}
     last = min(config.steps, config.stop_after or config.steps)
-    for chosen in _endless(store, learner, batches):
-        if step >= last:
-            break
-        parts = _step(store, learner, optimizer, chosen, step, config)
+    endless = _endless(store, learner, batches)
+    while step < last:
+        parts = _step(store, learner, optimizer, next(endless), step, config)
         step, batches.done = step + 1, batches.done + 1
         mean = {name: 0.95 * mean.get(name, value) + 0.05 * value for name, value in parts.items()}
         if step % 20 == 0 or step == last:
-            line: dict[str, float] = {"step": step, "s": round(time.monotonic() - began)} | mean
-            if gallery is not None and (step % config.judge_every == 0 or step == last):
-                line |= recalls(learner.head.eval(), gallery)
-            _tell(out, line, say)
+            judged = gallery is not None and (step % config.judge_every == 0 or step == last)
+            held = recalls(learner.head.eval(), gallery) if gallery is not None and judged else {}
+            _tell(out, {"step": step, "s": round(time.monotonic() - began)} | mean | held, say)
         if step == last or time.monotonic() - saved > config.save_every_s:
             _save(checkpoint, learner, optimizer, batches, step)
             saved = time.monotonic()
@@ -177,9 +175,7 @@ def _tell(out: Path, line: dict[str, float], say: Callable[[str], None]) -> None
         log.write(told + "\n")
 
 
-def _save(
-    path: Path, learner: Learner, optimizer: torch.optim.Optimizer, batches: PlaceBatches, step: int
-) -> None:
+def _save(path: Path, learner: Learner, optimizer: torch.optim.Optimizer, batches: PlaceBatches, step: int) -> None:
     beside = path.with_suffix(".partial")
     state = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save({**state, "batches": batches.state_dict(), "step": step}, beside)
