@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_world
-from test_training import toy_data
+from toy_imagery import toy_data
 
 from onboard.engine import SHIPPED_MODEL, open_engine
 from onboard.errors import ConfigError, EngineError

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
-import toy_world
-from affine import Affine
+from toy_imagery import toy_data
 
 from training.data.pairs import PairConfig
 from training.data.stream import Mixture, PairStream
@@ -47,25 +45,6 @@ def test_the_network_keeps_its_promises_of_shape_norm_and_mask() -> None:
         np.testing.assert_allclose(part.norm(dim=1).numpy(), 1.0, atol=1e-3)
     np.testing.assert_allclose(again[0].numpy(), descriptor.numpy(), atol=1e-5)
     np.testing.assert_allclose(again[1].numpy(), detail.numpy(), atol=1e-5)
-
-
-def toy_data(root: Path) -> Path:
-    """Imagery in the layout that the trainer reads: two places in each of three cities, a larger orthophoto."""
-    from training.data.stream import CITIES
-
-    def write(path: Path, rgb: np.ndarray) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"crs": "EPSG:32611", "transform": Affine(0.6, 0, 400000, 0, -0.6, 3700000), "dtype": "uint8"}
-        with rasterio.open(path, "w", driver="GTiff", height=len(rgb), width=len(rgb), count=3, **facts) as file:
-            file.write(np.moveaxis(rgb, -1, 0))
-
-    for number, city in enumerate(CITIES):
-        for place in range(2):
-            rgb = toy_world.make_world(seed=10 * number + place, size_px=256).rgb
-            for year, light in (("2016", 1.0), ("2018", 0.8)):
-                write(root / "naip" / city / f"{place:03d}_{year}.tif", (rgb * light).astype(np.uint8))
-    write(root / "namie" / "orthophoto_2017.tif", toy_world.make_world(seed=50, size_px=1024).rgb)
-    return root
 
 
 def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
