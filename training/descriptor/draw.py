@@ -23,7 +23,7 @@ VARIANTS = 8  # quarter turns and mirrors of a piece of ground: north up, each o
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """How tile and views lie. Footprints are long sides in pixels, at 0.6 m/px 96 to 36 m of ground."""
+    """How tile and views lie. Footprints are long sides in pixels, at 0.6 m/px 102 to 36 m of ground."""
 
     pairs: PairConfig = field(default_factory=PairConfig)
     large_px: tuple[float, float] = (110.0, 170.0)
