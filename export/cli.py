@@ -70,6 +70,9 @@ def descriptor(
     onto: Annotated[Path, typer.Option(help="The INT8 model that it was trained on.")],
     out: Annotated[Path, typer.Option(help="The INT8 file with the new head.")],
     data: Annotated[Path, typer.Option(help="Folder with naip/, see training/README.md.")] = Path("../shared/data"),
+    share: Annotated[
+        float, typer.Option(help="Of the new head in the cosine, beside the old one; 1: the old one is taken out.")
+    ] = 0.5,
     frames: Annotated[int, typer.Option(help="Calibration views and tiles.")] = 96,
     seed: int = 5,
 ) -> None:
@@ -77,7 +80,7 @@ def descriptor(
     from export.descriptor import with_head
     from export.quantize import training_frames
 
-    print(f"model: {with_head(head, onto, out, training_frames(data, frames, seed))}")
+    print(f"model: {with_head(head, onto, out, training_frames(data, frames, seed), share)}")
 
 
 @app.command("half")

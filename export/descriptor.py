@@ -1,8 +1,10 @@
 """A new S-head on a shipped INT8 model: encoder, detail and fine features stay as they are, bit for bit.
 
-The old head is every node that only the descriptor needs; the new one reads the same bytes of the trunk. Its 1x1
-convolutions are INT8 like the rest, calibrated on what the trunk makes of training views; softmax, sums and unit norms
-stay float32, and the weights of the projection are stored in bytes. The file is held against torch before it is kept.
+The new head reads the same bytes of the trunk as the old one. Its 1x1 convolutions are INT8 like the rest, calibrated
+on what the trunk makes of training views; softmax, sums and unit norms stay float32, and the weights of the projection
+are stored in bytes. Its descriptor goes beside the old one: the two, weighed by the roots of their shares, are one
+vector of unit norm, whose cosine is the mean of theirs. With a share of 1 the old head, every node that only the
+descriptor needs, is taken out. The file is held against torch before it is kept.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationMethod
 from torch import Tensor, nn
 
 from export.compact import shorten_names
-from export.facts import git_revision, read_model, save_model, set_facts, sha256_of
+from export.facts import facts_of, git_revision, read_model, save_model, set_facts, sha256_of
 from export.onnx import OPSET
 from export.quantize import MIN_CALIBRATION, Target, View, write_int8
 from onboard.engine.base import INPUTS, OUTPUTS
@@ -28,6 +31,7 @@ from training.descriptor.trunk import FrozenTrunk, Rounding, ancestors, trunk_of
 
 PREFIX = "descriptor/"
 TRUNK = "trunk"
+SHARE = 0.5  # of the new head in the cosine: what found most on the places held back
 ALIKE = 0.995  # least mean cosine between the file's descriptors and torch's
 
 
@@ -43,10 +47,13 @@ class _Deployed(nn.Module):
         return self.head(trunk, share)  # type: ignore[no-any-return]
 
 
-def with_head(head_path: Path, model: Path, out: Path, frames: Iterable[View]) -> Path:
-    """Write `out` (beside, then renamed): `model` with another head. Raises EngineError where they do not fit."""
+def with_head(head_path: Path, model: Path, out: Path, frames: Iterable[View], share: float = SHARE) -> Path:
+    """Write `out` (beside, then renamed): `model` with another head, whose cosine counts by `share` beside the old
+    head's. Raises EngineError where they do not fit."""
     head, about = load_head(head_path)
     proto, trunk = read_model(model), FrozenTrunk(model)
+    if not 0 < share <= 1:
+        raise EngineError("share of the new head", share, "above 0, at most 1")
     if about.get("model_sha256") not in ("", None, sha256_of(model)):
         raise EngineError("head of another model", head_path, f"one trained on {model}", "train it on this one")
     if head.config.trunk_channels != trunk.channels:
@@ -60,12 +67,14 @@ def with_head(head_path: Path, model: Path, out: Path, frames: Iterable[View]) -
     try:
         _export(head, parts[0], trunk.channels, masks.shape[1])
         _quantize(parts[0], parts[1], trunk, images, masks)
-        _splice(proto, onnx.load(parts[1]))
-        facts = {"descriptor_dim": head.config.descriptor_dim, "descriptor_head_sha256": sha256_of(head_path)}
+        _splice(proto, onnx.load(parts[1]), share)
+        old_dim = int(facts_of(proto)["descriptor_dim"]) if share < 1 else 0
+        facts = {"descriptor_dim": old_dim + head.config.descriptor_dim, "descriptor_head_share": share}
+        facts |= {"descriptor_head_sha256": sha256_of(head_path)}
         facts |= {"descriptor_onto_sha256": sha256_of(model), "descriptor_git_revision": git_revision()}
         set_facts(proto, facts | {f"descriptor_{key}": value for key, value in about.items() if key != "model_sha256"})
         save_model(proto, parts[2])
-        _check(parts[2], model, head, trunk, images, masks)
+        _check(parts[2], model, head, trunk, images[:16], masks[:16], share)
         parts[2].replace(out)
     finally:
         for part in parts:
@@ -109,41 +118,75 @@ def _numbers(features: np.ndarray, rounding: Rounding) -> np.ndarray:
     return (features.astype(np.float32) - rounding.zero) * np.float32(rounding.scale)
 
 
-def _splice(proto: onnx.ModelProto, head: onnx.ModelProto) -> None:
-    """Take the old head out of `proto` and put `head` in, in place."""
+def _splice(proto: onnx.ModelProto, head: onnx.ModelProto, share: float) -> None:
+    """Put `head` beside the old head of `proto`, or in its place where its share is all; in place."""
     bytes_, _ = trunk_of(proto)
     trunk = next(n.output[0] for n in proto.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == bytes_)
-    kept = ancestors(proto, OUTPUTS[1]) | ancestors(proto, OUTPUTS[2]) | {trunk}
-    nodes = [node for node in proto.graph.node if kept & set(node.output)]
-    ports = {TRUNK: trunk, INPUTS[1]: INPUTS[1], OUTPUTS[0]: OUTPUTS[0], "": ""}
+    out = OUTPUTS[0] if share == 1 else "new"
+    ports = {TRUNK: trunk, INPUTS[1]: INPUTS[1], OUTPUTS[0]: out, "": ""}
     for node in head.graph.node:
         node.name = PREFIX + node.name
         for names in (node.input, node.output):
             names[:] = [ports.get(name, PREFIX + name) for name in names]
     for tensor in head.graph.initializer:
         tensor.name = PREFIX + tensor.name
-    constants = [tensor for tensor in proto.graph.initializer if tensor.name in kept]
-    del proto.graph.node[:], proto.graph.initializer[:]
-    proto.graph.node.extend([*nodes, *head.graph.node])
-    proto.graph.initializer.extend([*constants, *head.graph.initializer])
+    if share == 1:
+        kept = ancestors(proto, OUTPUTS[1]) | ancestors(proto, OUTPUTS[2]) | {trunk}
+        _keep(proto, kept)
+        joined = []
+    else:
+        for node in proto.graph.node:
+            node.output[:] = ["old" if name == OUTPUTS[0] else name for name in node.output]
+        joined = _joined(proto, share)
+    proto.graph.node.extend([*head.graph.node, *joined])
+    proto.graph.initializer.extend(head.graph.initializer)
     place = next(k for k, value in enumerate(proto.graph.output) if value.name == OUTPUTS[0])
+    old_dim = int(facts_of(proto)["descriptor_dim"]) if share < 1 else 0
     proto.graph.output[place].CopyFrom(head.graph.output[0])
+    proto.graph.output[place].type.tensor_type.shape.dim[1].dim_value += old_dim
     shorten_names(proto)
 
 
+def _keep(proto: onnx.ModelProto, kept: set[str]) -> None:
+    """Leave out the nodes and constants that make none of the tensors `kept`."""
+    nodes = [node for node in proto.graph.node if kept & set(node.output)]
+    constants = [tensor for tensor in proto.graph.initializer if tensor.name in kept]
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(constants)
+
+
+def _joined(proto: onnx.ModelProto, share: float) -> list[onnx.NodeProto]:
+    """The tensors "old" and "new" as one descriptor of unit norm: the old first."""
+    nodes = []
+    for name, part in (("old", 1 - share), ("new", share)):
+        weight = numpy_helper.from_array(np.array(np.sqrt(part), np.float32), f"{name}_weight")
+        proto.graph.initializer.append(weight)
+        nodes.append(onnx.helper.make_node("Mul", [name, weight.name], [f"{name}_part"], f"{PREFIX}{name}_part"))
+    join = onnx.helper.make_node("Concat", ["old_part", "new_part"], [OUTPUTS[0]], f"{PREFIX}join", axis=1)
+    return [*nodes, join]
+
+
 def _check(
-    made: Path, model: Path, head: DescriptorHead, trunk: FrozenTrunk, images: np.ndarray, masks: np.ndarray
+    made: Path,
+    model: Path,
+    head: DescriptorHead,
+    trunk: FrozenTrunk,
+    images: np.ndarray,
+    masks: np.ndarray,
+    share: float,
 ) -> None:
     """Raises EngineError where anything but the descriptor changed, or where that is not what torch gives."""
-    feed = dict(zip(INPUTS, (images[:16], masks[:16].astype(np.uint8)), strict=True))
+    feed = dict(zip(INPUTS, (images, masks.astype(np.uint8)), strict=True))
     new, old = (_session(path).run(list(OUTPUTS), feed) for path in (made, model))
     for name, after, before in zip(OUTPUTS[1:], new[1:], old[1:], strict=True):
         if not np.array_equal(after, before):
             raise EngineError(f"{name} with the new head", "other numbers", "the same, bit for bit", "report it")
-    numbers = torch.from_numpy(_numbers(trunk.features(images[:16], masks[:16]), trunk.rounding))
+    numbers = torch.from_numpy(_numbers(trunk.features(images, masks), trunk.rounding))
     with torch.no_grad():
-        wanted = _Deployed(head).eval()(numbers, torch.from_numpy(masks[:16].astype(np.uint8))).numpy()
-    cosine = float((new[0] * wanted).sum(axis=1).mean())
+        wanted = _Deployed(head).eval()(numbers, torch.from_numpy(masks.astype(np.uint8))).numpy()
+    found = new[0][:, -head.config.descriptor_dim :] / np.sqrt(share)
+    cosine = float((found * wanted).sum(axis=1).mean())
     if not cosine >= ALIKE:
         raise EngineError("INT8 descriptor beside torch's", f"cosine {cosine:.4f}", f"at least {ALIKE}")
 
