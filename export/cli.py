@@ -72,7 +72,7 @@ def descriptor(
     data: Annotated[Path, typer.Option(help="Folder with naip/, see training/README.md.")] = Path("../shared/data"),
     share: Annotated[
         float, typer.Option(help="Of the new head in the cosine, beside the old one; 1: the old one is taken out.")
-    ] = 0.5,
+    ] = 0.6,
     frames: Annotated[int, typer.Option(help="Calibration views and tiles.")] = 96,
     seed: int = 5,
 ) -> None:

@@ -17,7 +17,7 @@ def descriptor(
         "runs/descriptor"
     ),
     layouts: Annotated[int, typer.Option(help="Tiles that are drawn, each with two views: 0.3 MB.", min=64)] = 6000,
-    steps: Annotated[int, typer.Option(help="Of learning.", min=1)] = 500,
+    steps: Annotated[int, typer.Option(help="Of learning.", min=1)] = 460,
     batch: Annotated[int, typer.Option(help="Places in a step.", min=2)] = 256,
     seed: int = 1,
     judge: Annotated[bool, typer.Option(help="Look at the places held back as it goes.")] = True,

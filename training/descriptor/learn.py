@@ -39,17 +39,17 @@ VIEWS = ("large", "small")
 class LearnConfig:
     """What a training of the head is made of."""
 
-    steps: int = 1200
+    steps: int = 460
     batch: int = 256  # places, at most as many as there are
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
-    warm_up: int = 50
-    cells: tuple[tuple[str, int], ...] = (("tile", 320), ("large", 160), ("small", 56))  # that a step sees of each
+    warm_up: int = 20
+    cells: tuple[tuple[str, int], ...] = (("tile", 256), ("large", 128), ("small", 48))  # that a step sees of each
     small_weight: float = 1.0  # of the small views' loss beside the large ones'
-    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig("similarity", every_epochs=4))
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig("similarity", every_epochs=6))
     seed: int = 1
     save_every_s: float = 60.0
-    judge_every: int = 200  # steps between two looks at the places held back
+    judge_every: int = 120  # steps between two looks at the places held back
     stop_after: int = 0  # steps, for this time; 0: go on to the end
 
 
