@@ -121,7 +121,9 @@ runs/rendered/.done: | $(TEST)/.installed
 model: $(TEST)/.installed runs/rendered/.done
 	$(LEARN) train --data $(DATA) --rendered runs/rendered --out runs/train --steps $(STEPS)
 	$(LEARN) export onnx runs/train/checkpoint.pt --out $(MODEL)/overhead.onnx
-	$(LEARN) export quantize $(MODEL)/overhead.onnx --data $(DATA) --out $(MODEL)/overhead.int8.onnx
+	$(LEARN) export quantize $(MODEL)/overhead.onnx --data $(DATA) --out $(MODEL)/jointly.int8.onnx
+	$(LEARN) train descriptor --model $(MODEL)/jointly.int8.onnx --data $(DATA) --out runs/descriptor
+	$(LEARN) export descriptor runs/descriptor/head.pt --onto $(MODEL)/jointly.int8.onnx --data $(DATA) --out $(MODEL)/overhead.int8.onnx
 	$(MAKE) calibration
 
 part = $(word $(1),$(subst :, ,$(2)))

@@ -64,6 +64,25 @@ def quantize(
     print(f"model: {run(model, out, views, wanted, sensitivity.nodes)}")
 
 
+@app.command("descriptor")
+def descriptor(
+    head: Annotated[Path, typer.Argument(help="head.pt of `pilotage train descriptor`.")],
+    onto: Annotated[Path, typer.Option(help="The INT8 model that it was trained on.")],
+    out: Annotated[Path, typer.Option(help="The INT8 file with the new head.")],
+    data: Annotated[Path, typer.Option(help="Folder with naip/, see training/README.md.")] = Path("../shared/data"),
+    share: Annotated[
+        float, typer.Option(help="Of the new head in the cosine, beside the old one; 1: the old one is taken out.")
+    ] = 0.6,
+    frames: Annotated[int, typer.Option(help="Calibration views and tiles.")] = 96,
+    seed: int = 5,
+) -> None:
+    """Put a new descriptor head on a model; its detail and fine features stay as they are, bit for bit."""
+    from export.descriptor import with_head
+    from export.quantize import training_frames
+
+    print(f"model: {with_head(head, onto, out, training_frames(data, frames, seed), share)}")
+
+
 @app.command("half")
 def half(
     model: Annotated[Path, typer.Argument(help="A float32 model of `pilotage export onnx`.")],

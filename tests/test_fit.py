@@ -278,6 +278,19 @@ def test_training_data_without_a_kind_is_refused(tmp_path: Path) -> None:
         open_training(f"small:{tmp_path}@moon", toy.toy_preset("gengeo"))
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_is_taken_only_where_the_processor_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.fitting import device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert device.has_bfloat16() is native
+    assert device.precision("auto", 10_000_000) == ("bf16-mixed" if native else "32-true")
+    assert device.precision("auto", 1_000_000) == "32-true"
+    assert device.precision("bf16-mixed", 1) == "bf16-mixed"
+
+
 @pytest.mark.parametrize(("option", "value"), [("--preset", "resnet"), ("--size", "huge"), ("--precision", "int8")])
 def test_a_wrong_choice_is_named(option: str, value: str) -> None:
     arguments = {"--preset": "gengeo", "--size": "tiny"} | {option: value}

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
-import toy_world
-from affine import Affine
+from toy_imagery import toy_data
 
 from training.data.pairs import PairConfig
 from training.data.stream import Mixture, PairStream
@@ -19,6 +17,7 @@ from training.schedule import LARGE, SMALL, Canvas, Stage
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)
 
+from training.fitting.device import has_bfloat16  # noqa: E402
 from training.model import ModelConfig, OverheadNet  # noqa: E402
 from training.train import TrainConfig, train  # noqa: E402
 
@@ -48,25 +47,6 @@ def test_the_network_keeps_its_promises_of_shape_norm_and_mask() -> None:
     np.testing.assert_allclose(again[1].numpy(), detail.numpy(), atol=1e-5)
 
 
-def toy_data(root: Path) -> Path:
-    """Imagery in the layout that the trainer reads: two places in each of three cities, a larger orthophoto."""
-    from training.data.stream import CITIES
-
-    def write(path: Path, rgb: np.ndarray) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"crs": "EPSG:32611", "transform": Affine(0.6, 0, 400000, 0, -0.6, 3700000), "dtype": "uint8"}
-        with rasterio.open(path, "w", driver="GTiff", height=len(rgb), width=len(rgb), count=3, **facts) as file:
-            file.write(np.moveaxis(rgb, -1, 0))
-
-    for number, city in enumerate(CITIES):
-        for place in range(2):
-            rgb = toy_world.make_world(seed=10 * number + place, size_px=256).rgb
-            for year, light in (("2016", 1.0), ("2018", 0.8)):
-                write(root / "naip" / city / f"{place:03d}_{year}.tif", (rgb * light).astype(np.uint8))
-    write(root / "namie" / "orthophoto_2017.tif", toy_world.make_world(seed=50, size_px=1024).rgb)
-    return root
-
-
 def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["model"]
 
@@ -80,7 +60,9 @@ def test_a_training_learns_and_one_that_was_interrupted_ends_with_the_same_weigh
     first = train(dataclasses.replace(config, stop_after=2))
     before = tensors(first)
     assert torch.load(first, weights_only=True)["step"] == 2
-    assert "continuing" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "continuing" not in said
+    assert ("in bfloat16" if has_bfloat16() else "in float32") in said
     assert train(config) == first
     assert "continuing from step 2" in capsys.readouterr().out
     after = tensors(first)

@@ -11,12 +11,14 @@ import typer
 
 from onboard.errors import ConfigError
 from training.clouds.cli import app as clouds_app
+from training.descriptor.cli import descriptor
 from training.facts.cli import facts
 
 FLAGSHIP = "flagship"
 
 app = typer.Typer(help="Train a network; the same command continues after an interruption.")
 app.command("facts")(facts)
+app.command("descriptor")(descriptor)
 app.add_typer(clouds_app, name="clouds")
 
 

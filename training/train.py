@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from onboard.errors import ConfigError
 from training.data.stream import Mixture, PairStream
+from training.fitting.device import has_bfloat16
 from training.losses import (
     Temperatures,
     correlate,
@@ -73,7 +74,7 @@ def forward_losses(
     size = len(batch["image"])
     image = batch["image"].transpose(0, 1).flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
     mask = batch["mask"].transpose(0, 1).flatten(0, 1).float()
-    with torch.autocast(image.device.type, dtype=torch.bfloat16):
+    with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=has_bfloat16()):
         descriptor, detail, fine = model(image, mask)
     descriptor, detail, fine = descriptor.float(), detail.float(), fine.float()
     detail_mask = (torch.nn.functional.avg_pool2d(mask, DETAIL_STRIDE) > 0.5).float()
@@ -163,6 +164,7 @@ def train(config: TrainConfig) -> Path:
         step = state["step"]
         print(f"continuing from step {step}", flush=True)
 
+    print(f"on {device.type} in {'bfloat16' if has_bfloat16() else 'float32'}", flush=True)
     mixture = Mixture(config.data, config.rendered, config.rendered_share)
     pairs, end = PairStream(mixture, config.stages, config.seed), total_steps(config.stages)
     loader = DataLoader(

@@ -82,17 +82,17 @@ def draw_pair(ground: Ground, donor: Ground, rng: np.random.Generator, config: P
     zoom = np.exp(rng.uniform(-1, 1) * config.scale_error)
     lean = np.eye(3)
     lean[2, :2] = rng.normal(0, config.tilt / 2, 2)
-    lean = _about(middle) @ lean @ _about(-middle)
+    lean = about(middle) @ lean @ about(-middle)
     tile_from_view = similarity(zoom, angle, middle + offset, middle) @ lean
 
-    tile, tile_mask = _sample(ground.dates[map_date], ground.valid, source_from_tile, n)
-    view, ground_mask = _sample(ground.dates[view_date], ground.valid, source_from_tile @ tile_from_view, n)
+    tile, tile_mask = sample(ground.dates[map_date], ground.valid, source_from_tile, n)
+    view, ground_mask = sample(ground.dates[view_date], ground.valid, source_from_tile @ tile_from_view, n)
     view_mask = ground_mask & draw_footprint(n, rng, config)
 
     extra = donor.dates[rng.integers(len(donor.dates))]
     extra = cv2.resize(extra[:n, :n], (n, n)).astype(np.float32) / 255
-    view = _look(view, extra, rng, map_date == view_date)
-    tile = appearance.sensor(appearance.tone(tile, rng, 0.6), rng) if rng.random() < 0.7 else _bytes(tile)
+    view = look(view, extra, rng, map_date == view_date)
+    tile = appearance.sensor(appearance.tone(tile, rng, 0.6), rng) if rng.random() < 0.7 else to_bytes(tile)
     view[~view_mask] = 0
     tile[~tile_mask] = 0
     return Pair(tile, tile_mask, view, view_mask, offset[::-1].copy(), displacements(tile_from_view, n))
@@ -118,7 +118,7 @@ def lies_px(moved_px: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray(np.nanmedian(moved_px[mask[half::FIELD_STRIDE, half::FIELD_STRIDE]], axis=0), np.float64)
 
 
-def _about(point: np.ndarray) -> np.ndarray:
+def about(point: np.ndarray) -> np.ndarray:
     out = np.eye(3)
     out[:2, 2] = point
     return out
@@ -132,7 +132,7 @@ def _dates(ground: Ground, rng: np.random.Generator, config: PairConfig) -> tupl
     return first, int((first + rng.integers(1, count)) % count)
 
 
-def _sample(
+def sample(
     image: np.ndarray, valid: np.ndarray, source_from_canvas: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """float32 (n, n, 3) in 0..1 and bool (n, n), the source shrunk by areas first where it is finer."""
@@ -165,7 +165,7 @@ def draw_footprint(n: int, rng: np.random.Generator, config: PairConfig) -> np.n
     return mask > 0
 
 
-def _look(view: np.ndarray, extra: np.ndarray, rng: np.random.Generator, same_date: bool) -> np.ndarray:
+def look(view: np.ndarray, extra: np.ndarray, rng: np.random.Generator, same_date: bool) -> np.ndarray:
     """Another day and another camera; harder where the two dates are one."""
     if rng.random() < (0.8 if same_date else 0.4):
         view = appearance.change(view, extra, rng)
@@ -175,5 +175,5 @@ def _look(view: np.ndarray, extra: np.ndarray, rng: np.random.Generator, same_da
     return appearance.sensor(view, rng)
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
+def to_bytes(image: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255).astype(np.uint8)
