@@ -56,6 +56,7 @@ class FixConfig:
     """What makes a match a fix."""
 
     min_probability_right: float = 0.99
+    min_probability_alone: float = 0.997  # of one frame over the whole map, with nothing else to bear it out
     second_mode_distance_m: float = 25.0
     unmapped_height_m: float = 5.0  # 1 sigma of what stands on the ground that the map's heights do not know of
 

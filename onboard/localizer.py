@@ -242,7 +242,8 @@ class Localizer:
 
     def _doubt(self, fix: Fix, whole: bool) -> Reason | None:
         """Why a fix is not to be believed on its own evidence."""
-        if fix.probability_right >= self.config.fix.min_probability_right:
+        settings = self.config.fix
+        if fix.probability_right >= (settings.min_probability_alone if whole else settings.min_probability_right):
             return None
         if whole and fix.evidence["margin"] < 0.05:
             return Reason.AMBIGUOUS

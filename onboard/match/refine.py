@@ -9,6 +9,9 @@ Where the heights of the ground are known, each patch is sought where its relief
 fitted to what remains: hills then spoil neither position nor heading, nor the patches' agreement. What stands on the
 ground, crowns and roofs, is in no such heights: it moves a patch away from the point below the vehicle, the more the
 further from there it is, so that a patch is believed less in that direction than across it.
+
+A patch of a straight edge, a road's or a field's, matches as well anywhere along it: it is believed only across. Where
+all edges of a view run one way, the position is little known along them, and its covariance says so.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ STEP = 8
 MARGIN = 8  # a patch is sought this many cells around
 _TOLERANCE = 1.5  # cells: a patch that lies further from the fit does not agree
 _MIN_PATCHES = 4
+_APART = 2  # cells between the scores whose fall tells how sharp a peak is
+_SHARP, _LEAST_SHARP = 0.4, 0.1  # fall to both sides of a peak that counts as sharp; of that, the least that is believed
 _NOISE = 0.5  # cells, 1 sigma: how well a patch's own peak tells its place
 
 
@@ -75,7 +80,7 @@ def align(
     model = np.array([start[0], start[1], 0.0, 0.0])  # shift row, col; scale - 1; turn
     count = len(patches.scores)
     away = rise * (patches.centres - (np.zeros(2) if below is None else below))
-    trusted = _trust(away)
+    trusted = _trust(away, np.tile(np.eye(2), (count, 1, 1)))
     weights = np.ones(count)
     peaks = np.zeros((count, 2))
     values = np.zeros(count)
@@ -84,6 +89,7 @@ def align(
         predicted = _predict(model, patches.centres) + patches.relief
         for k in range(count):
             peaks[k], values[k] = _peak_near(patches.scores[k], predicted[k], reach)
+        trusted = _trust(away, _sharpness(patches.scores, peaks))
         residual2 = _squared(peaks - predicted, trusted)
         weights = np.clip(values, 0.05, None) / (1 + residual2) ** 2
         model = _fit(patches.centres, peaks - patches.relief, weights[:, None, None] * trusted)
@@ -185,13 +191,36 @@ def _predict(model: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.stack([model[0] + model[2] * row + model[3] * col, model[1] + model[2] * col - model[3] * row], axis=1)
 
 
-def _trust(away: np.ndarray) -> np.ndarray:
-    """(P, 2, 2): how much of a patch's shift, row and col, is to be believed, of what is believed of one right below.
+def _trust(away: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
+    """(P, 2, 2): how much of a patch's shift, row and col, is to be believed, of what is believed of a sharp one right
+    below.
 
-    `away` (P, 2) is 1 sigma of how far tall things move it, in cells.
+    `away` (P, 2) is 1 sigma of how far tall things move it, in cells; `sharpness` (P, 2, 2) is `_sharpness`.
     """
-    variance = _NOISE**2 * np.eye(2) + away[:, :, None] * away[:, None, :]
+    variance = _NOISE**2 * np.linalg.inv(sharpness) + away[:, :, None] * away[:, None, :]
     return np.asarray(_NOISE**2 * np.linalg.inv(variance))
+
+
+def _sharpness(scores: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """(P, 2, 2), eigenvalues up to 1: how sharply scores (P, 17, 17) fall off round peaks (P, 2) row, col.
+
+    A patch of a straight edge lies as well anywhere along it (the aperture problem): its shift is believed across the
+    edge, and hardly along it.
+    """
+    at = np.clip(np.rint(peaks + MARGIN).astype(int), _APART, 2 * MARGIN - _APART)
+    rows, cols = at.T
+    every = np.arange(len(scores))
+
+    def score(down: int, right: int) -> np.ndarray:
+        return np.asarray(scores[every, rows + down * _APART, cols + right * _APART], dtype=float)
+
+    middle = score(0, 0)
+    bend = np.empty((len(scores), 2, 2))
+    bend[:, 0, 0] = 2 * middle - score(1, 0) - score(-1, 0)
+    bend[:, 1, 1] = 2 * middle - score(0, 1) - score(0, -1)
+    bend[:, 0, 1] = bend[:, 1, 0] = (score(1, -1) + score(-1, 1) - score(1, 1) - score(-1, -1)) / 4
+    values, axes = np.linalg.eigh(bend)
+    return np.asarray(axes * (np.clip(values / _SHARP, _LEAST_SHARP, 1.0) ** 2)[:, None, :] @ axes.transpose(0, 2, 1))
 
 
 def _squared(miss: np.ndarray, weights: np.ndarray) -> np.ndarray:
