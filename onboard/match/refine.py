@@ -28,7 +28,8 @@ MARGIN = 8  # a patch is sought this many cells around
 _TOLERANCE = 1.5  # cells: a patch that lies further from the fit does not agree
 _MIN_PATCHES = 4
 _APART = 2  # cells between the scores whose fall tells how sharp a peak is
-_SHARP, _LEAST_SHARP = 0.4, 0.1  # fall to both sides of a peak that counts as sharp; of that, the least that is believed
+_SHARP = 0.4  # fall to both sides of a peak, in sum, that counts as sharp
+_LEAST_SHARP = 0.1  # of that; less is believed no less
 _NOISE = 0.5  # cells, 1 sigma: how well a patch's own peak tells its place
 
 
