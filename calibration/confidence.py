@@ -32,7 +32,7 @@ from onboard.region import RegionMap
 from onboard.stopwatch import Stopwatch
 
 RIGHT_M = 8.0
-_RANKS = 3  # fixes of a whole-map search that are examples: those that might have been believed
+_RANKS = 3  # places of a whole-map search whose fixes are examples: those that might have been believed
 _SEARCH_OFF_M = 60.0  # how far a search that must fail lies from the truth
 _NEAR, _ELSEWHERE = 2, 4  # searches of a frame round the truth, and round places where it is not
 _PLAIN = Logistic(-8.0, {"coarse": 10.0, "agree": 3.0, "fine": 5.0, "gradient": 3.0})
@@ -92,7 +92,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seed: int = 0, thr
             found = localizer.locator.locate(item.frame, item.telemetry, where, Stopwatch())  # noqa: B023
             return found.fixes if isinstance(found, Located) else ()
 
-        for rank, fix in enumerate(search(Search(hypotheses))[:_RANKS]):
+        for rank, fix in enumerate(_apart(search(Search(hypotheses)))[:_RANKS]):
             right = bool(np.linalg.norm(fix.position_enu_m - at) < RIGHT_M)
             if rank == 0 or not right:  # a lower rank that is right is no example of anything
                 seen.whole.append((dict(fix.evidence), right))
@@ -115,6 +115,15 @@ def observe(flight: Path, map_path: Path, model: Path | None, seed: int = 0, thr
                 seen.local.append((dict(fix.evidence), False))
     engine.close()
     return seen
+
+
+def _apart(fixes: Sequence[Fix]) -> list[Fix]:
+    """The best fix of each place: several candidates round the right one are led to it by their alignments."""
+    kept: list[Fix] = []
+    for fix in fixes:
+        if all(np.linalg.norm(fix.position_enu_m - other.position_enu_m) >= RIGHT_M for other in kept):
+            kept.append(fix)
+    return kept
 
 
 def fit_logistic(
