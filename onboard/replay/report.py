@@ -28,6 +28,7 @@ REASON_WORDS = {
     Reason.FROZEN_FRAME: "the camera repeats itself",
     Reason.NO_TELEMETRY: "no attitude at that time",
     Reason.NO_HEIGHT: "no height at that time",
+    Reason.NO_GIMBAL: "the gimbal that the camera hangs on does not say how it stands",
     Reason.BAD_TELEMETRY: "attitude or velocity is not a number",
     Reason.HEIGHT_OUT_OF_RANGE: "too low or too high",
     Reason.TILT_TOO_LARGE: "camera tilted too far",
