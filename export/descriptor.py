@@ -10,6 +10,7 @@ descriptor needs, is taken out. The file is held against torch before it is kept
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,6 @@ from onboard.errors import EngineError
 from training.descriptor.head import DescriptorHead, load_head
 from training.descriptor.trunk import FrozenTrunk, Rounding, ancestors, trunk_of
 
-PREFIX = "descriptor/"
 TRUNK = "trunk"
 SHARE = 0.6  # of the new head in the cosine: what found most on the places held back
 ALIKE = 0.995  # least mean cosine between the file's descriptors and torch's
@@ -124,12 +124,13 @@ def _splice(proto: onnx.ModelProto, head: onnx.ModelProto, share: float) -> None
     trunk = next(n.output[0] for n in proto.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == bytes_)
     out = OUTPUTS[0] if share == 1 else "new"
     ports = {TRUNK: trunk, INPUTS[1]: INPUTS[1], OUTPUTS[0]: out, "": ""}
+    prefix = _free_prefix(proto)
     for node in head.graph.node:
-        node.name = PREFIX + node.name
+        node.name = prefix + node.name
         for names in (node.input, node.output):
-            names[:] = [ports.get(name, PREFIX + name) for name in names]
+            names[:] = [ports.get(name, prefix + name) for name in names]
     for tensor in head.graph.initializer:
-        tensor.name = PREFIX + tensor.name
+        tensor.name = prefix + tensor.name
     if share == 1:
         kept = ancestors(proto, OUTPUTS[1]) | ancestors(proto, OUTPUTS[2]) | {trunk}
         _keep(proto, kept)
@@ -137,7 +138,7 @@ def _splice(proto: onnx.ModelProto, head: onnx.ModelProto, share: float) -> None
     else:
         for node in proto.graph.node:
             node.output[:] = ["old" if name == OUTPUTS[0] else name for name in node.output]
-        joined = _joined(proto, share)
+        joined = _joined(proto, share, prefix)
     proto.graph.node.extend([*head.graph.node, *joined])
     proto.graph.initializer.extend(head.graph.initializer)
     place = next(k for k, value in enumerate(proto.graph.output) if value.name == OUTPUTS[0])
@@ -156,14 +157,21 @@ def _keep(proto: onnx.ModelProto, kept: set[str]) -> None:
     proto.graph.initializer.extend(constants)
 
 
-def _joined(proto: onnx.ModelProto, share: float) -> list[onnx.NodeProto]:
+def _free_prefix(proto: onnx.ModelProto) -> str:
+    """What no node's name begins with: a model that has a spliced head already can be given another."""
+    names = [node.name for node in proto.graph.node]
+    prefixes = (f"descriptor{k or ''}/" for k in count())
+    return next(prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names))
+
+
+def _joined(proto: onnx.ModelProto, share: float, prefix: str) -> list[onnx.NodeProto]:
     """The tensors "old" and "new" as one descriptor of unit norm: the old first."""
     nodes = []
     for name, part in (("old", 1 - share), ("new", share)):
         weight = numpy_helper.from_array(np.array(np.sqrt(part), np.float32), f"{name}_weight")
         proto.graph.initializer.append(weight)
-        nodes.append(onnx.helper.make_node("Mul", [name, weight.name], [f"{name}_part"], f"{PREFIX}{name}_part"))
-    join = onnx.helper.make_node("Concat", ["old_part", "new_part"], [OUTPUTS[0]], f"{PREFIX}join", axis=1)
+        nodes.append(onnx.helper.make_node("Mul", [name, weight.name], [f"{name}_part"], f"{prefix}{name}_part"))
+    join = onnx.helper.make_node("Concat", ["old_part", "new_part"], [OUTPUTS[0]], f"{prefix}join", axis=1)
     return [*nodes, join]
 
 
