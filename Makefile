@@ -88,7 +88,7 @@ DATA ?= ../shared/data
 test: $(TEST)/.installed
 	@if [ -d ../shared/data ]; then echo "real imagery and flights: ../shared/data"; \
 		else echo "real imagery and flights: none at ../shared/data, tests on them are skipped"; fi
-	$(TEST)/bin/python -m pytest $(ARGS)
+	$(TEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(TEST)/.installed
 	$(TEST)/bin/ruff check .

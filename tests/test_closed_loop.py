@@ -158,6 +158,14 @@ def test_a_simulator_that_cannot_be_started_is_one_line(tmp_path: Path) -> None:
         Simulator([str(tmp_path / "nothing")], tmp_path / "simulator")
 
 
+def test_a_simulator_that_ends_at_once_says_its_last_word(tmp_path: Path) -> None:
+    from simulator import Simulator
+
+    dies = Simulator(["sh", "-c", "echo SERIAL0; echo bind failed on port 5760; exit 1"], tmp_path / "simulator")
+    with pytest.raises(PilotageError, match="exit status 1: bind failed on port 5760"), dies:
+        pass
+
+
 @pytest.mark.skipif("PILOTAGE_SITL" not in os.environ, reason="PILOTAGE_SITL does not name ArduPilot's arducopter")
 def test_arducopter_flies_a_square_on_pilotage_alone(tmp_path: Path) -> None:
     place, region, out = tmp_path / "place", tmp_path / "map", tmp_path / "flight"

@@ -79,7 +79,15 @@ class Simulator:
             raise LinkError("the simulator does not start", shlex.join(command), "an arducopter of SITL") from error
 
     def __enter__(self) -> Simulator:
-        return self
+        """Raises LinkError where it ends at once: its ports are taken, a file is not to its liking."""
+        try:
+            code = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return self
+        self._log.close()
+        said = Path(self._log.name).read_text(errors="replace").strip().splitlines()
+        last = said[-1] if said else "without a word"
+        raise LinkError("the simulator ended at once", f"exit status {code}: {last}", "free ports, good parameters")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.terminate()
