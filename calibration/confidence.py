@@ -27,6 +27,7 @@ from onboard.flight.open import open_flight
 from onboard.localizer import Localizer
 from onboard.match.evidence import LOCAL, WHOLE, Confidence, Logistic
 from onboard.match.locate import Located, Search
+from onboard.match.ranking import apart
 from onboard.records import Fix, Telemetry
 from onboard.region import RegionMap
 from onboard.stopwatch import Stopwatch
@@ -92,7 +93,7 @@ def observe(flight: Path, map_path: Path, model: Path | None, seed: int = 0, thr
             found = localizer.locator.locate(item.frame, item.telemetry, where, Stopwatch())  # noqa: B023
             return found.fixes if isinstance(found, Located) else ()
 
-        for rank, fix in enumerate(_apart(search(Search(hypotheses)))[:_RANKS]):
+        for rank, fix in enumerate(apart(search(Search(hypotheses)), RIGHT_M)[:_RANKS]):
             right = bool(np.linalg.norm(fix.position_enu_m - at) < RIGHT_M)
             if rank == 0 or not right:  # a lower rank that is right is no example of anything
                 seen.whole.append((dict(fix.evidence), right))
@@ -115,15 +116,6 @@ def observe(flight: Path, map_path: Path, model: Path | None, seed: int = 0, thr
                 seen.local.append((dict(fix.evidence), False))
     engine.close()
     return seen
-
-
-def _apart(fixes: Sequence[Fix]) -> list[Fix]:
-    """The best fix of each place: several candidates round the right one are led to it by their alignments."""
-    kept: list[Fix] = []
-    for fix in fixes:
-        if all(np.linalg.norm(fix.position_enu_m - other.position_enu_m) >= RIGHT_M for other in kept):
-            kept.append(fix)
-    return kept
 
 
 def fit_logistic(

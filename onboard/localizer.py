@@ -18,6 +18,7 @@ from onboard.height import HeightByMap
 from onboard.match.evidence import Confidence
 from onboard.match.heatmap import Heatmap
 from onboard.match.locate import Located, Locator, Search
+from onboard.match.ranking import SAME_PLACE_M, apart
 from onboard.records import GUESSES, Estimate, Fix, Frame, HeightReference, Reason, Rejected, State, Step, Telemetry
 from onboard.rectify import Rectifier
 from onboard.region import RegionMap
@@ -192,14 +193,14 @@ class Localizer:
 
     def _near_hypotheses(self, telemetry: Telemetry) -> list[tuple[float, float]]:
         """What telemetry was last found to err by, and its neighbours when that stops working."""
-        tracker, s = self.tracker, self.config.search
+        errors, s = self.tracker.told, self.config.search
         step = math.radians(s.heading_step_deg)
         turns, scales = [0.0], [1.0]
-        if tracker.widen:
+        if self.tracker.widen:
             turns, scales = [-step, 0.0, step], [1 - s.height_step, 1.0, 1 + s.height_step]
         if not telemetry.heading_known:
             turns = [step * k for k in range(-4, 5)]  # it may have turned since the last frame
-        return [(tracker.heading_offset_rad + t, tracker.height_scale * k) for t in turns for k in scales]
+        return [(errors.heading_offset_rad + t, errors.height_scale * k) for t in turns for k in scales]
 
     def _alone(self, found: Located | Rejected, told: Telemetry) -> tuple[Estimate | None, Reason | None]:
         if isinstance(found, Rejected):
@@ -285,7 +286,8 @@ class Localizer:
         watch.ms["track"] = max(0.0, 1e3 * (time.perf_counter() - began) - accounted)
         detail = found.detail if isinstance(found, Rejected) else ""
         best = None if fix is None else fix.position_enu_m
-        others = found.fixes[1:GUESSES] if isinstance(found, Located) else ()
+        places = apart(found.fixes, SAME_PLACE_M) if isinstance(found, Located) else []
+        others = places[1:GUESSES]
         rivals = tuple(other.position_enu_m for other in others)
         return Step(at_ns, source, state, estimate, reason, best, fix, watch.ms, detail, self.tracker.held, rivals)
 

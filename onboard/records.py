@@ -130,7 +130,8 @@ class Fix:
 
     `position_enu_m` (2,) east, north in the map frame; `covariance_enu_m2` (2, 2);
     `probability_right` is the calibrated chance that the place is the right one.
-    `heading_rad` clockwise from north, of the body's x axis. `height_scale` is true over told height.
+    `heading_rad` clockwise from north, of the body's x axis. `height_scale` is true over told height. 1 sigma of both,
+    as the picture alone tells them: `heading_sigma_rad`, `height_scale_sigma`.
     """
 
     captured_at_ns: int
@@ -140,6 +141,8 @@ class Fix:
     height_scale: float
     probability_right: float
     evidence: Mapping[str, float] = field(default_factory=dict)
+    heading_sigma_rad: float = 0.0
+    height_scale_sigma: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ class Step:
     """All that one call of `Localizer.step` has to say. `estimate` is set exactly when it is published.
 
     `held`: pictures held the position here, by the map (`reason` is None then) or by each other (visual odometry).
-    `rivals_enu_m`: the next guesses after the first, for the log as well.
+    `rivals_enu_m`: the next guesses after the first, of other places, for the log as well.
     """
 
     captured_at_ns: int

@@ -11,7 +11,7 @@ import pytest
 
 from onboard.errors import EngineError
 from onboard.match.evidence import Confidence, Logistic, confidence_path, read_confidence
-from onboard.match.ranking import exclusive
+from onboard.match.ranking import apart, exclusive
 from onboard.records import Fix
 
 
@@ -30,6 +30,12 @@ def test_look_alikes_share_one_chance_and_a_lone_place_keeps_its_own() -> None:
     certain = exclusive([fix_at(0, 1.0), fix_at(100, 1.0)], 25.0)
     assert [f.probability_right for f in certain] == pytest.approx([0.5, 0.5])
     assert exclusive([], 25.0) == []
+
+
+def test_of_fixes_led_to_one_place_the_best_is_kept() -> None:
+    fixes = [fix_at(0, 0.9), fix_at(5, 0.8), fix_at(60, 0.7), fix_at(12, 0.6), fix_at(67, 0.5)]
+    assert apart(fixes, 8.0) == [fixes[0], fixes[2], fixes[3]]
+    assert apart([], 8.0) == []
 
 
 def test_the_chance_is_a_logistic_function_of_the_evidence() -> None:

@@ -121,21 +121,51 @@ def test_a_straight_edge_says_where_it_lies_across_and_hardly_along() -> None:
     assert striped[0, 0] > 2 * striped[1, 1]
 
 
-def test_what_lies_far_to_one_side_is_known_less_well_along_that_direction() -> None:
-    ground, everywhere = field(1), np.ones((64, 64), bool)
-    view = seen_through(ground, (1.0, -2.0), 0.0, 1.0)
+@pytest.mark.parametrize("turn_deg", [-8, 5, 8])
+def test_a_heading_told_wrong_is_found_in_a_small_view_with_little_in_it(turn_deg: float) -> None:
+    """A road and a field's border in a view of 30 by 24 cells: the compass goes wrong by so much in a hard start."""
+    rows, cols = np.mgrid[:96, :96] - 47.5
+    ground = 0.4 * field(1)
+    ground[..., 0] += 2 * np.exp(-((rows + 5 - 0.1 * cols) ** 2) / 6)
+    ground[..., 1] += 2 * (cols > 4 + 0.15 * rows)
+    ground /= np.linalg.norm(ground, axis=2, keepdims=True)
+    seen = np.zeros((64, 64), bool)
+    seen[20:44, 17:47] = True
+    view = seen_through(ground, (0, 0), math.radians(turn_deg), 1.0) * seen[..., None]
+    found = align(view, seen, ground[16:80, 16:80], np.ones((64, 64), bool), 4)
+    assert found is not None
+    assert 0.5 < math.degrees(found.turn_rad) / turn_deg < 1.1
 
-    def covariance(rise: float) -> np.ndarray:
-        below = np.array([0.0, -60.0])
-        found = align(view, everywhere, ground[16:80, 16:80], everywhere, 4, None, below, rise)
-        assert found is not None
-        np.testing.assert_allclose(found.shift_px, [4, -8], atol=0.8)
-        return found.covariance_px2
 
-    least = np.eye(2) * 0.02 * 16  # what every alignment is granted
-    level, tall = covariance(0.0) - least, covariance(0.05) - least
-    assert level[1, 1] == pytest.approx(level[0, 0])
-    assert tall[1, 1] > 2 * tall[0, 0]
+def test_a_point_outside_the_view_is_known_the_less_the_further_it_lies_from_what_is_seen() -> None:
+    """By the errors of scale and turn, which act over the way from there."""
+    ground, seen = field(1), np.zeros((64, 64), bool)
+    seen[20:44, 17:47] = True
+    view = seen_through(ground, (0, 0), 0.0, 0.97) * seen[..., None]
+
+    def found(below: tuple[float, float]) -> Alignment:
+        alignment = align(view, seen, ground[16:80, 16:80], np.ones((64, 64), bool), 4, None, np.array(below))
+        assert alignment is not None
+        return alignment
+
+    sigmas = [math.sqrt(np.trace(found((row, 0.0)).covariance_px2)) for row in (0.0, -25.0, -50.0, 50.0)]
+    assert sigmas[0] < sigmas[1] < sigmas[2]
+    assert sigmas[2] == pytest.approx(sigmas[3], rel=0.05)
+    assert found((0.0, 0.0)).scale_sigma == pytest.approx(0.025, abs=0.015)
+
+
+def test_a_large_view_tells_heading_and_height_better_than_a_small_one() -> None:
+    ground = field(1)
+    sigmas = []
+    for edge in (0, 20):
+        seen = np.zeros((64, 64), bool)
+        seen[edge : 64 - edge, edge : 64 - edge] = True
+        view = seen_through(ground, (0, 0), 0.0, 1.0) * seen[..., None]
+        alignment = align(view, seen, ground[16:80, 16:80], np.ones((64, 64), bool), 4)
+        assert alignment is not None
+        sigmas.append((alignment.scale_sigma, alignment.turn_sigma_rad))
+    assert sigmas[0][0] < 0.5 * sigmas[1][0]
+    assert sigmas[0][1] < 0.5 * sigmas[1][1]
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13, 14])

@@ -284,13 +284,15 @@ def test_rerank_adds_the_retrieval_score_to_the_matching_score() -> None:
     tiles = np.array([[0.0, 0], [100, 0], [200, 0]])
     assert [m.template for m in rerank(modes, tiles, np.array([0.1, 0.9, 1.0]))] == [1, 0, 2]
     assert [m.template for m in rerank(modes, tiles, np.array([0.5, 0.5, 0.5]))] == [0, 1, 2]
-    assert rerank(modes, tiles[:0], np.empty(0)) == modes
+    assert [m.template for m in rerank(modes, tiles[:0], np.empty(0))] == [0, 1, 2]
 
 
 def test_gradients_are_added_to_both() -> None:
     modes = [Mode(np.array([0.0, 0]), 0.50, 0), Mode(np.array([100.0, 0]), 0.48, 1), Mode(np.array([200.0, 0]), 0.1, 2)]
     tiles, gradients = np.array([[0.0, 0], [100, 0], [200, 0]]), np.array([0.0, 0.0, 0.41])
-    assert [m.template for m in rerank(modes, tiles[:0], np.empty(0), gradients)] == [2, 0, 1]
+    ranked = rerank(modes, tiles[:0], np.empty(0), gradients)
+    assert [m.template for m in ranked] == [2, 0, 1]
+    assert [m.total for m in ranked] == pytest.approx([0.51, 0.50, 0.48])
     assert [m.template for m in rerank(modes, tiles, np.array([0.1, 0.9, 0.1]), gradients)] == [1, 2, 0]
     assert rerank([], tiles, np.zeros(3), np.empty(0)) == []
 

@@ -116,7 +116,7 @@ def test_what_the_heading_told_has_gone_wrong_by_is_added_to_what_fixes_had_show
     then_ns = at_ns + HALF_S_NS
     tracker.predict(then_ns, None, Telemetry(then_ns, (1.0, 0.0, 0.0, 0.0), 80.0))
     tracker.moved(Moved(at_ns, then_ns, np.zeros(2), 0.2, 50, math.radians(-2.0)))
-    assert tracker.heading_offset_rad == pytest.approx(0.05 + math.radians(2.0))
+    assert tracker.told.heading_offset_rad == pytest.approx(0.05 + math.radians(2.0))
 
 
 def test_a_height_told_too_large_makes_the_way_as_much_too_long(
@@ -211,7 +211,8 @@ def test_a_way_from_another_frame_or_out_of_reach_is_not_taken_in() -> None:
 
 def test_what_fixes_showed_of_height_and_heading_corrects_the_way() -> None:
     tracker = Tracker(Config())
-    tracker.height_scale, tracker.heading_offset_rad = 0.9, math.radians(90)  # the nose points 90 degrees further right
+    tracker.told.height_scale = 0.9
+    tracker.told.heading_offset_rad = math.radians(90)  # the nose points 90 degrees further right
     moved = tracker.true_motion(told_way(1, np.array([0.0, 10.0])))
     assert moved.enu_m == pytest.approx([9.0, 0.0], abs=1e-9)
 

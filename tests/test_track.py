@@ -168,8 +168,8 @@ def test_a_track_begins_where_the_fixes_were_with_what_they_taught() -> None:
     tracker = tracking()
     assert tracker.filter is not None
     np.testing.assert_allclose(tracker.filter.state[:2], truth(2), atol=0.5)
-    assert tracker.heading_offset_rad == pytest.approx(0.05)
-    assert tracker.height_scale == pytest.approx(1.02)
+    assert tracker.told.heading_offset_rad == pytest.approx(0.05)
+    assert tracker.told.height_scale == pytest.approx(1.02)
 
 
 def test_no_candidate_at_all_is_lost_not_acquiring() -> None:
@@ -211,7 +211,7 @@ def test_coasting_ends_in_lost_after_its_time_and_keeps_moving_until_then() -> N
         np.testing.assert_allclose(tracker.filter.state[:2], truth(k), atol=2.0)
     tracker.predict(11 * STEP_NS, VELOCITY)
     assert tracker.state is State.LOST
-    assert tracker.heading_offset_rad == 0.0
+    assert tracker.told.heading_offset_rad == 0.0
 
 
 def test_a_belief_that_grew_too_wide_is_given_up_before_its_time() -> None:

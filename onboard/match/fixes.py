@@ -52,10 +52,10 @@ def ranked_fixes(matches: Sequence[Match], found: Found, confidence: Confidence)
 
 def _evidence(match: Match, found: Found) -> dict[str, float]:
     mode, alignment, heatmap = match.mode, match.alignment, found.heatmap
-    others = [m.score for m in found.modes if m.rank != mode.rank]
+    others = [m.total for m in found.modes if m.rank != mode.rank]
     return {
         "coarse": mode.score,
-        "margin": mode.score - max(others, default=heatmap.mean),
+        "margin": mode.total - max(others, default=heatmap.mean),
         "z": (mode.score - heatmap.mean) / heatmap.deviation / 10,
         "agree": alignment.agreeing / alignment.patches,
         "votes": math.log(alignment.agreeing + 1),
@@ -85,4 +85,6 @@ def _fix(match: Match, found: Found, evidence: dict[str, float], confidence: Con
         scale,
         logistic.probability(evidence),
         evidence | {"heading_offset_rad": view.heading_offset_rad + alignment.turn_rad},
+        alignment.turn_sigma_rad,
+        alignment.scale_sigma * view.height_scale,
     )

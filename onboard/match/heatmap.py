@@ -14,13 +14,14 @@ from onboard.region.level import Level
 class Mode:
     """One peak. `position_enu_m` (2,) of the view's centre; `template` is the hypothesis that won there.
 
-    `rank` counts from 0, the highest of the heatmap.
+    `rank` counts from 0, the highest of the heatmap. `total` is what `onboard.match.ranking.rerank` orders modes by.
     """
 
     position_enu_m: np.ndarray
     score: float
     template: int
     rank: int = 0
+    total: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

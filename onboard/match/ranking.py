@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from onboard.match.heatmap import Mode
 from onboard.match.retrieve import similarity_at
 from onboard.records import Fix
 
+SAME_PLACE_M = 8.0  # guesses nearer to each other than this are one
 _RETRIEVAL_WEIGHT = 0.1  # 1 in the paper; here the descriptor only breaks near ties of the detail scores (not tuned)
 
 
@@ -36,12 +38,22 @@ def exclusive(fixes: list[Fix], distance_m: float) -> list[Fix]:
     return shared
 
 
+def apart(fixes: Sequence[Fix], distance_m: float) -> list[Fix]:
+    """The best fix of each place: alignment may lead several candidates round a place to it. Fixes come best first."""
+    kept: list[Fix] = []
+    for fix in fixes:
+        if all(np.linalg.norm(fix.position_enu_m - other.position_enu_m) >= distance_m for other in kept):
+            kept.append(fix)
+    return kept
+
+
 def rerank(
     modes: list[Mode], tiles: np.ndarray, similarities: np.ndarray, gradients: np.ndarray | None = None
 ) -> list[Mode]:
     """UnifyGeo eq. 4: order by retrieval score plus the best matching score; without tiles, by the latter alone.
 
     `gradients` (M,) is added to it: what the imagery itself says for each mode, weighted (`onboard.match.fusion`).
+    The sum is the modes' `total`.
     """
     total = np.array([mode.score for mode in modes])
     if gradients is not None:
@@ -49,4 +61,4 @@ def rerank(
     if len(tiles) and modes:
         prior = similarity_at(np.stack([mode.position_enu_m for mode in modes]), tiles, similarities)
         total = prior * _RETRIEVAL_WEIGHT + total
-    return [modes[i] for i in np.argsort(-total, kind="stable")]
+    return [dataclasses.replace(modes[i], total=float(total[i])) for i in np.argsort(-total, kind="stable")]

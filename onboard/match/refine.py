@@ -11,7 +11,9 @@ ground, crowns and roofs, is in no such heights: it moves a patch away from the 
 further from there it is, so that a patch is believed less in that direction than across it.
 
 A patch of a straight edge, a road's or a field's, matches as well anywhere along it: it is believed only across. Where
-all edges of a view run one way, the position is little known along them, and its covariance says so.
+all edges of a view run one way, the position is little known along them, and its covariance says so. A corner far from
+the point below the vehicle tells that point's place only as well as heading and height are known: so do all patches of
+a view where hardly anything else is seen, and how well they tell heading and height themselves is said too.
 """
 
 from __future__ import annotations
@@ -31,14 +33,17 @@ _APART = 2  # cells between the scores whose fall tells how sharp a peak is
 _SHARP = 0.4  # fall to both sides of a peak, in sum, that counts as sharp
 _LEAST_SHARP = 0.1  # of that; less is believed no less
 _NOISE = 0.5  # cells, 1 sigma: how well a patch's own peak tells its place
+# 1 sigma of what is known before the patches are asked: the height told, and a heading that may be off by 6 degrees.
+_SCALE_SIGMA, _TURN_SIGMA_RAD = 0.05, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
     """map = view turned by `turn_rad` (clockwise as seen, image rows down), scaled, then shifted; relief comes on top.
 
-    `shift_px` (2,) row, col at the view's centre, in view pixels; `covariance_px2` (2, 2) of it, row and col;
-    `agreeing` of `patches` lie within 1.5 cells of the fit; `score` is their mean correlation there.
+    `shift_px` (2,) row, col at the view's centre, in view pixels; `covariance_px2` (2, 2), row and col, of where the
+    point below the vehicle comes to lie. `agreeing` of `patches` lie within 1.5 cells of the fit; `score` is their mean
+    correlation there. `turn_sigma_rad` and `scale_sigma`: how well the patches alone tell them.
     """
 
     shift_px: np.ndarray
@@ -48,6 +53,8 @@ class Alignment:
     patches: int
     agreeing: int
     score: float
+    turn_sigma_rad: float = 0.0
+    scale_sigma: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +106,37 @@ def align(
     agreeing = int(agree.sum())
     at_model = np.array([_value_at(s, p) for s, p in zip(patches.scores, predicted, strict=True)])
     spread = float(_squared(peaks - predicted, trusted)[agree].mean() / 2) if agreeing >= 2 else 4.0
-    # Patches overlap by half along both axes: four of them hold about as much as two alone.
-    known = trusted[agree].sum(axis=0) / 2 if agreeing >= 2 else np.eye(2)
+    known = _information(patches.centres[agree], trusted[agree])
+    of_patches = np.linalg.inv(known / max(spread, _NOISE**2) + 1e-6 * np.eye(4))
+    scale_sigma, turn_sigma_rad = np.sqrt(np.diag(of_patches)[2:])
     return Alignment(
         model[:2] * stride,
         float(model[3]),
         float(1 + model[2]),
-        (spread * np.linalg.inv(known) + 0.02 * np.eye(2)) * stride**2,
+        (_of_point(below, known, spread) + 0.02 * np.eye(2)) * stride**2,
         count,
         agreeing,
         float(at_model.mean()),
+        float(turn_sigma_rad),
+        float(scale_sigma),
     )
+
+
+def _information(centres: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """(4, 4) of shift, scale and turn, for a variance of 1 cell. Patches overlap by half along both axes: four of them
+    hold about as much as two alone. Less than two hold what one does of the shift."""
+    if len(centres) < 2:
+        return np.diag([1.0, 1.0, 0.0, 0.0])
+    design = _design(centres)
+    return np.asarray(np.einsum("pim,pij,pjn->mn", design, trusted, design) / 2)
+
+
+def _of_point(below: np.ndarray | None, known: np.ndarray, spread: float) -> np.ndarray:
+    """(2, 2) covariance, in cells, of where the point `below` (2,) comes to lie."""
+    prior = np.diag([0.0, 0.0, _SCALE_SIGMA**-2, _TURN_SIGMA_RAD**-2])
+    covariance = np.linalg.inv(known / max(spread, 1e-6) + prior)
+    at = _design((np.zeros(2) if below is None else below)[None])[0]
+    return np.asarray(at @ covariance @ at.T)
 
 
 def _correlate_patches(
@@ -188,8 +215,7 @@ def _predict(model: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
     Rows grow down, so a clockwise turn takes (row, col) towards (row + turn * col, col - turn * row).
     """
-    row, col = centres[:, 0], centres[:, 1]
-    return np.stack([model[0] + model[2] * row + model[3] * col, model[1] + model[2] * col - model[3] * row], axis=1)
+    return np.asarray(_design(centres) @ model)
 
 
 def _trust(away: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
@@ -230,15 +256,20 @@ def _squared(miss: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _fit(centres: np.ndarray, shifts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Least squares of `_predict` with weights (P, 2, 2); turn and scale are held near zero where the view is small."""
-    row, col = centres[:, 0], centres[:, 1]
-    one, zero = np.ones_like(row), np.zeros_like(row)
-    design = np.stack([np.stack([one, zero, row, col], 1), np.stack([zero, one, col, -row], 1)], axis=1)  # (P, 2, 4)
+    """Least squares of `_predict` with weights (P, 2, 2); turn and scale stay near zero where patches say little."""
+    design = _design(centres)
     weighted = np.einsum("pij,pjm->pim", weights, design)
     normal = np.einsum("pim,pin->mn", design, weighted)
-    normal[2, 2] += 1.0 / 0.05**2  # a prior of 5 % and 3 degrees against a shift known to a cell
-    normal[3, 3] += 1.0 / 0.05**2
+    normal[2, 2] += (_NOISE / _SCALE_SIGMA) ** 2
+    normal[3, 3] += (_NOISE / _TURN_SIGMA_RAD) ** 2
     return np.linalg.solve(normal + 1e-9 * np.eye(4), np.einsum("pim,pi->m", weighted, shifts))
+
+
+def _design(centres: np.ndarray) -> np.ndarray:
+    """(P, 2, 4): by how much shifts (row, col) at centres (P, 2) change with row, col, scale and turn."""
+    row, col = centres[:, 0], centres[:, 1]
+    one, zero = np.ones_like(row), np.zeros_like(row)
+    return np.stack([np.stack([one, zero, row, col], 1), np.stack([zero, one, col, -row], 1)], axis=1)
 
 
 def _peak_near(score: np.ndarray, at: np.ndarray, reach: int) -> tuple[np.ndarray, float]:

@@ -13,12 +13,13 @@ from dataclasses import replace
 import numpy as np
 
 from onboard.config import Config
-from onboard.frames import euler_from_rotation, rotation_from_quaternion, wrap_angle
+from onboard.frames import euler_from_rotation, rotation_from_quaternion
 from onboard.records import Estimate, Fix, Reason, State, Telemetry
 from onboard.track.acquire import Acquisition
 from onboard.track.filter import Filter
 from onboard.track.inertial import InertialFilter, Leaned
 from onboard.track.odometry import Moved
+from onboard.track.told import ToldErrors
 from onboard.track.velocity import VelocityUse, velocity_use
 
 _GATED_LIMIT = 4  # fixes in a row that the gate refuses: it is the track that is wrong
@@ -27,7 +28,7 @@ _WIDEN_AFTER = 2  # frames without a fix after which other headings and heights 
 
 
 class Tracker:
-    """Holds the belief. `heading_offset_rad` and `height_scale` are what telemetry was found to err by.
+    """Holds the belief. `told` is what telemetry was found to err by.
 
     `tilt_sigma_deg` is the share of the attitude's error in a fix's covariance.
     """
@@ -38,8 +39,7 @@ class Tracker:
         self.state = State.LOST
         self.filter: Filter | None = None
         self.acquisition = Acquisition(config.track)
-        self.heading_offset_rad = 0.0
-        self.height_scale = 1.0
+        self.told = ToldErrors(config.search)
         self._use = velocity_use(config.track.velocity_use)
         self._velocity_enu_mps: np.ndarray | None = None  # telemetry's, at the last frame
         self._said: Telemetry | None = None  # likewise
@@ -54,6 +54,10 @@ class Tracker:
     def _lever_m(self) -> float:
         """By how much a lean of the vehicle moves what its camera sees: a camera on a gimbal does not lean with it."""
         return 0.0 if self.config.rectify.on_gimbal else self._height_m
+
+    @property
+    def _heading_told(self) -> bool:
+        return self._said is None or self._said.heading_known
 
     @property
     def widen(self) -> bool:
@@ -82,8 +86,8 @@ class Tracker:
 
     def true_motion(self, moved: Moved) -> Moved:
         """Odometry under the heading and height that fixes have shown, not those that were told."""
-        cos, sin = math.cos(self.heading_offset_rad), math.sin(self.heading_offset_rad)
-        east, north = moved.enu_m * self.height_scale
+        cos, sin = math.cos(self.told.heading_offset_rad), math.sin(self.told.heading_offset_rad)
+        east, north = moved.enu_m * self.told.height_scale
         return replace(moved, enu_m=np.array([cos * east + sin * north, cos * north - sin * east]))
 
     def moved(self, moved: Moved) -> None:
@@ -95,7 +99,7 @@ class Tracker:
             return
         if isinstance(self.filter, InertialFilter) and not self.filter.update_moved(self.true_motion(moved)):
             return
-        self.heading_offset_rad = wrap_angle(self.heading_offset_rad - moved.turn_rad)
+        self.told.turned(moved.turn_rad)
         if moved.to_ns - self._fixed_at_ns <= self.config.track.hold_s * 1e9:
             self._held_at_ns = moved.to_ns
 
@@ -149,7 +153,7 @@ class Tracker:
         """Forget the position; what was learned of heading and height is doubtful too."""
         self.filter, self.state = None, State.LOST
         self.acquisition.clear()
-        self.heading_offset_rad, self.height_scale = 0.0, 1.0
+        self.told.forget()
         self._gated = self.missed = 0
 
     def acquire(
@@ -169,7 +173,7 @@ class Tracker:
             self.filter = Filter(at_ns, position, covariance, velocity_enu_mps, track)
         self.acquisition.clear()
         self.state = State.TRACKING
-        self._learn(accepted.fix, 1.0)
+        self.told.learn(accepted.fix, self._heading_told, local=False)
         self._fixed_at_ns, self._gated, self.missed = at_ns, 0, 0
         return None
 
@@ -190,7 +194,7 @@ class Tracker:
                 covariance = self._without_tilt(covariance)
             if self.filter.distance2(fix.position_enu_m, covariance) <= self.config.track.gate_chi2:
                 self.filter.update_position(fix.position_enu_m, covariance)
-                self._learn(fix, 0.3)
+                self.told.learn(fix, self._heading_told, local=True)
                 self._fixed_at_ns, self._gated, self.missed = self.filter.valid_at_ns, 0, 0
                 self.state = State.TRACKING
                 return None
@@ -235,8 +239,3 @@ class Tracker:
             return covariance_enu_m2
         variances, axes = np.linalg.eigh(covariance_enu_m2 - np.eye(2) * (self._height_m * self._tilt_sigma_rad) ** 2)
         return (axes * np.maximum(variances, _LEAST_FIX_SIGMA_M**2)) @ axes.T
-
-    def _learn(self, fix: Fix, rate: float) -> None:
-        offset = fix.evidence["heading_offset_rad"]
-        self.heading_offset_rad += rate * wrap_angle(offset - self.heading_offset_rad)
-        self.height_scale += rate * (fix.height_scale - self.height_scale)
