@@ -103,7 +103,7 @@ format: $(TEST)/.installed
 # ---- the shipped model, from imagery to onboard/models. An interrupted training continues.
 
 MODEL := runs/model
-STEPS ?= 9000
+STEPS ?= 10900
 LEARN := $(TEST)/bin/pilotage
 # Calibrated on the places held back from training (each seventh): one year's views over another year's map, and over
 # the map of another city, where nothing is right. And on rendered ground in another season: SEED:SEASON:SUN:HEIGHT OF IT.

@@ -29,6 +29,17 @@ def onnx(
     print(f"model: {export_onnx(checkpoint, out, name, training_data)}")
 
 
+@app.command("checkpoint")
+def checkpoint(
+    model: Annotated[Path, typer.Argument(help="An ONNX file of the overhead network, INT8 or float.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint, for `pilotage train --start`.")],
+) -> None:
+    """Turn a model file back into a checkpoint: to train on from what flies, or to export it otherwise."""
+    from export.checkpoint import write_checkpoint
+
+    print(f"checkpoint: {write_checkpoint(model, out)}")
+
+
 @app.command("dequantize")
 def dequantize(
     model: Annotated[Path, typer.Argument(help="An INT8 model whose float parent is not at hand.")],

@@ -19,7 +19,7 @@ from export.rewrite import faster
 from onboard.engine.base import FORMAT, INPUTS, OUTPUTS
 from onboard.errors import EngineError
 from training.data.pairs import PairConfig
-from training.model import ModelConfig, OverheadNet
+from training.model import OverheadNet, read_network
 
 OPSET = 18
 TOLERANCE = 2e-4  # largest difference of a unit-norm feature that is put down to the order of additions
@@ -38,19 +38,9 @@ class Deployed(nn.Module):
         return descriptor, detail.permute(0, 2, 3, 1), fine.permute(0, 2, 3, 1)
 
 
-def load_checkpoint(path: Path) -> OverheadNet:
-    """The trained network, in evaluation mode. Raises EngineError for a file that is none of ours."""
-    if not path.is_file():
-        raise EngineError("no checkpoint", path, "checkpoint.pt of `pilotage train`")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    net = OverheadNet(ModelConfig(**state["model_config"]))
-    net.load_state_dict(state["model"])
-    return net.eval()
-
-
 def export_onnx(checkpoint: Path, out: Path, name: str = "overhead", training_data: str = "") -> Path:
     """Write `out` (beside, then renamed); returns it. Raises EngineError when it differs from torch."""
-    model = Deployed(load_checkpoint(checkpoint)).eval()
+    model = Deployed(read_network(checkpoint)).eval()
     config = model.net.config
     n = config.view_px
     rng = np.random.default_rng(0)

@@ -30,7 +30,7 @@ from export.half import half_model  # noqa: E402
 from export.quantize import _KEEPS_RANGES, MIN_CALIBRATION, quantize  # noqa: E402
 from export.rewrite import FRONT, faster  # noqa: E402
 from export.sensitivity import measure  # noqa: E402
-from training.model import ModelConfig, OverheadNet  # noqa: E402
+from training.model import ModelConfig, OverheadNet, read_network  # noqa: E402
 
 SMALL = ModelConfig(128, 8, 12, 16, 2, 6, 5, 20)
 
@@ -63,7 +63,7 @@ def frames(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_torch(checkpoint: Path, images: np.ndarray, masks: np.ndarray) -> Embeddings:
-    net = exporter.load_checkpoint(checkpoint)
+    net = read_network(checkpoint)
     with torch.no_grad():
         descriptor, detail, fine = net(
             torch.from_numpy(images).permute(0, 3, 1, 2).float(), torch.from_numpy(masks)[:, None].float()

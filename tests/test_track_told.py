@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from onboard.config import SearchConfig
+from onboard.config import Config, SearchConfig
 from onboard.records import Fix
+from onboard.track.filter import Filter
 from onboard.track.told import ToldErrors
+from onboard.track.tracker import Tracker
 
 HALF_S_NS = 500_000_000
 
@@ -62,3 +65,15 @@ def test_a_heading_that_nobody_tells_is_the_fixes() -> None:
     for k, heading in enumerate((217.0, 200.0, -170.0)):
         told.learn(fix(k, heading, 1.0, 0.2), heading_known=False, local=True)
         assert math.cos(told.heading_offset_rad - math.radians(heading)) == pytest.approx(1.0)
+
+
+def test_a_track_that_gets_no_fixes_goes_back_to_what_is_told() -> None:
+    patient = dataclasses.replace(Config().track, coast_s=30.0, max_position_sigma_m=1e3)
+    tracker = Tracker(dataclasses.replace(Config(), track=patient))
+    tracker.filter = Filter(0, np.zeros(2), np.eye(2), None, tracker.config.track)
+    tracker.told.learn(fix(0, 4.0, 0.92, 0.005), heading_known=True, local=False)
+    for k in range(1, 11):
+        tracker.predict(k * HALF_S_NS, None)
+    assert tracker.filter is not None
+    assert math.degrees(tracker.told.heading_offset_rad) == pytest.approx(4.0 * math.exp(-5 / 60), abs=0.1)
+    assert tracker.told.height_scale == pytest.approx(1 - 0.08 * math.exp(-5 / 60), abs=0.002)

@@ -45,6 +45,12 @@ def train(
         int | None, typer.Option(help="Flagship: in all. Else: stop there for now; the same command goes on.", min=1)
     ] = None,
     rendered: Annotated[str, typer.Option(help="Flagship: folder of rendered pairs; empty: none.")] = "",
+    start: Annotated[
+        str,
+        typer.Option(
+            help="Flagship: begin from this checkpoint, at the last stage. Of a model file: pilotage export checkpoint."
+        ),
+    ] = "",
     epochs: Annotated[int | None, typer.Option(help="Else the preset's.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Else the preset's.", min=1e-9)] = None,
     weights: Annotated[
@@ -64,7 +70,7 @@ def train(
     if context.invoked_subcommand is not None:
         return
     if preset == FLAGSHIP:
-        _flagship(data, out, rendered, steps, batch, seed)
+        _flagship(data, out, rendered, start, steps, batch, seed)
         return
     from training.presets import find_preset, with_weights
 
@@ -84,7 +90,7 @@ def train(
     fit(chosen, source, run, heldout)
 
 
-def _flagship(data: str, out: Path, rendered: str, steps: int | None, batch: int | None, seed: int) -> None:
+def _flagship(data: str, out: Path, rendered: str, start: str, steps: int | None, batch: int | None, seed: int) -> None:
     from training.schedule import resized
     from training.train import TrainConfig
     from training.train import train as run
@@ -95,7 +101,8 @@ def _flagship(data: str, out: Path, rendered: str, steps: int | None, batch: int
         data=data,
         out=str(out),
         rendered=rendered,
-        stages=resized(default.stages, steps, batch),
+        start=start,
+        stages=resized(default.stages[-1:] if start else default.stages, steps, batch),
         seed=seed,
     )
     print(f"checkpoint: {run(config)}")

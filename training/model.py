@@ -14,10 +14,13 @@ Shapes for a batch of B and views of N = 256 pixels:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from onboard.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,9 @@ class ModelConfig:
 
     view_px: int = 256
     stem_channels: int = 32
-    quarter_channels: int = 48
-    trunk_channels: int = 96
-    trunk_blocks: int = 5  # the step down to stride 8, then residual blocks
+    quarter_channels: int = 64
+    trunk_channels: int = 128
+    trunk_blocks: int = 8  # the step down to stride 8, then residual blocks
     detail_channels: int = 32
     fine_channels: int = 32
     descriptor_dim: int = 256
@@ -166,3 +169,13 @@ class OverheadNet(nn.Module):
         cell_mask = F.avg_pool2d(mask, 16, 16)
         descriptor = self.aggregator(self.semantic_head(trunk), cell_mask)
         return descriptor, detail, fine
+
+
+def read_network(path: Path) -> OverheadNet:
+    """The network of a checkpoint, in evaluation mode. Raises EngineError for a file that is none of ours."""
+    if not path.is_file():
+        raise EngineError("no checkpoint", path, "checkpoint.pt of `pilotage train`")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    net = OverheadNet(ModelConfig(**state["model_config"]))
+    net.load_state_dict(state["model"])
+    return net.eval()

@@ -45,8 +45,11 @@ class Stage:
 
 CLEAR = Stage(3000, 2e-3, ((0.85, SMALL), (0.15, LARGE)))
 WEATHER = Stage(3000, 1e-3, ((0.85, SMALL), (0.15, LARGE)), weather_share=0.15)
+# As the search leaves a small view: it tries headings 5 degrees apart.
+SEARCHED = dataclasses.replace(TINY, pairs=dataclasses.replace(TINY.pairs, rotation_error_deg=4.0))
 SMALL_VIEWS = Stage(3000, 8e-4, ((0.6, TINY), (0.25, SMALL), (0.15, LARGE)), mixed=True, weather_share=0.15)
-STAGES = (CLEAR, WEATHER, SMALL_VIEWS)
+WIDER = Stage(1900, 6e-4, ((0.68, SEARCHED), (0.22, SMALL), (0.1, LARGE)), mixed=True, weather_share=0.12)
+STAGES = (CLEAR, WEATHER, SMALL_VIEWS, WIDER)
 
 
 @dataclass(frozen=True)

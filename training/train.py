@@ -22,11 +22,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from onboard.errors import ConfigError
 from training.data.stream import Mixture, PairStream
 from training.fitting.device import has_bfloat16
+from training.grow import fit, grown, settle
 from training.losses import (
     Temperatures,
     correlate,
@@ -36,7 +37,7 @@ from training.losses import (
     retrieval_loss,
     zero_mean_template,
 )
-from training.model import ModelConfig, OverheadNet
+from training.model import ModelConfig, OverheadNet, read_network
 from training.schedule import STAGES, Stage, learning_rate, total_steps
 
 DETAIL_STRIDE, FINE_STRIDE = 8, 4
@@ -51,6 +52,7 @@ class TrainConfig:
     out: str = "runs/train"
     rendered: str = ""  # a folder of rendered pairs; empty: none
     rendered_share: float = 0.3
+    start: str = ""  # a checkpoint to begin from, of this network or a smaller one; empty: random weights
     stages: tuple[Stage, ...] = STAGES
     weight_decay: float = 0.02
     warm_up: int = 100
@@ -143,6 +145,20 @@ def save(
     beside.replace(path)
 
 
+def begin(
+    model: OverheadNet, temperatures: Temperatures, start: Path, batch: dict[str, Tensor], config: TrainConfig
+) -> None:
+    """Weights of a checkpoint into `model`, which may be larger; `batch` says how its norms and temperatures stand."""
+    network = read_network(start)
+    image, mask = (batch[name].transpose(0, 1).flatten(0, 1).float().cpu() for name in ("image", "mask"))
+    settle(network, image, mask)
+    model.load_state_dict(grown(network, model.config).state_dict())
+    model.eval().requires_grad_(False)
+    loss = fit(list(temperatures.parameters()), lambda: forward_losses(model, temperatures, batch, config)[0])
+    model.requires_grad_(True)
+    print(f"beginning from {start}, loss {loss:.3f}", flush=True)
+
+
 def train(config: TrainConfig) -> Path:
     """Run or continue a training; returns the checkpoint's path."""
     if not (Path(config.data) / "naip").is_dir():
@@ -167,6 +183,9 @@ def train(config: TrainConfig) -> Path:
     print(f"on {device.type} in {'bfloat16' if has_bfloat16() else 'float32'}", flush=True)
     mixture = Mixture(config.data, config.rendered, config.rendered_share)
     pairs, end = PairStream(mixture, config.stages, config.seed), total_steps(config.stages)
+    if config.start and not checkpoint.exists():
+        first = default_collate([pairs[which] for which in pairs.batches()[0]])
+        begin(model, temperatures, Path(config.start), {k: v.to(device) for k, v in first.items()}, config)
     loader = DataLoader(
         pairs,
         batch_sampler=pairs.batches(step),

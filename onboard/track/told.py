@@ -41,7 +41,7 @@ class ToldErrors:
     def learn(self, fix: Fix, heading_known: bool, local: bool) -> None:
         """Take in what a believed fix has shown, `local`: of a search round a prediction. Where no heading is told at
         all, the fix's is taken as it is."""
-        self._fade(fix.captured_at_ns, heading_known)
+        self.fade(fix.captured_at_ns, heading_known)
         miss = wrap_angle(fix.evidence["heading_offset_rad"] - self.heading_offset_rad)
         blunter = _ASKED_FOR if local else 1.0
         gain = _gain(self._heading_variance, blunter * fix.heading_sigma_rad) if heading_known else 1.0
@@ -51,7 +51,8 @@ class ToldErrors:
         self.height_scale += gain * (fix.height_scale - self.height_scale)
         self._height_variance *= 1 - gain
 
-    def _fade(self, at_ns: int, heading_known: bool) -> None:
+    def fade(self, at_ns: int, heading_known: bool) -> None:
+        """What was learnt, at a later time."""
         elapsed_s = 0.0 if self._at_ns is None else max(at_ns - self._at_ns, 0) * 1e-9
         self._at_ns = at_ns
         keep = math.exp(-elapsed_s / _LASTS_S)

@@ -72,6 +72,7 @@ class Tracker:
             self._height_m = telemetry.height_above_ground_m
         if self.filter is None:
             return
+        self.told.fade(at_ns, self._heading_told)
         if isinstance(self.filter, InertialFilter):
             self.filter.lever_m = self._lever_m
         if not self._moved_by_inertia(at_ns, said_before):
