@@ -103,7 +103,7 @@ format: $(TEST)/.installed
 # ---- the shipped model, from imagery to onboard/models. An interrupted training continues.
 
 MODEL := runs/model
-STEPS ?= 10900
+STEPS ?= 9000
 LEARN := $(TEST)/bin/pilotage
 # Calibrated on the places held back from training (each seventh): one year's views over another year's map, and over
 # the map of another city, where nothing is right. And on rendered ground in another season: SEED:SEASON:SUN:HEIGHT OF IT.
@@ -172,17 +172,20 @@ trials: $(TEST)/.installed
 		$(LEARN) trial baseline $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --by $$by; done; done
 	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(VIEWS:%=$(TRIALS)/%)
 
-# ---- recall over a large gallery: Claremont's views of another year among the chips of six cities, and quarter footprints
+# ---- recall over a large gallery: Claremont's views of another year among the chips of six cities. YEAR:ACROSS:ALONG:OFFSET
+# of the middle, metres. 120 by 90 is the largest view that a chip holds at any heading, 60 by 45 its quarter; 45 by 35 is
+# that of 90 by 70.
 
 GALLERY := $(TRIALS)/gallery
 OTHERS := riverside-*_2016 long_beach-*_2016 chico-*_2018 bishop-*_2020 eureka-*_2020
-SEEN := 2020:90:70 2020:45:35 2018:90:70 2018:45:35
+SEEN := 2020:120:90:2 2020:60:45:18 2020:90:70:18 2020:45:35:18 2018:90:70:18 2018:45:35:18
 
 gallery: $(TEST)/.installed
 	$(LEARN) trial gather $(wildcard $(DATA)/naip/*/*.tif) --out $(GALLERY)/chips
 	cd $(GALLERY)/chips && $(abspath $(LEARN)) map build claremont-*_2016.tif $(OTHERS:%=%.tif) --out ../map --force
-	@set -e; for shot in $(SEEN); do IFS=: read year across along <<< "$$shot"; views=$(GALLERY)/views_$${year}_$$across; \
-		$(LEARN) trial views $(GALLERY)/chips/claremont-*_$$year.tif --mapped 2016 --footprint-m $$across $$along --out $$views; \
+	@set -e; for shot in $(SEEN); do IFS=: read year across along offset <<< "$$shot"; views=$(GALLERY)/views_$${year}_$$across; \
+		$(LEARN) trial views $(GALLERY)/chips/claremont-*_$$year.tif --mapped 2016 --footprint-m $$across $$along \
+			--offset-m $$offset --out $$views; \
 		$(LEARN) evaluate --data places:$$views@$(GALLERY)/map --rerank 5; \
 		$(LEARN) replay $$views --map $(GALLERY)/map --independent --out $(GALLERY)/$${year}_$$across; \
 		for by in gradient sift; do $(LEARN) trial baseline $$views --map $(GALLERY)/map --by $$by --every 4; done; done

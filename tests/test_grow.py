@@ -25,7 +25,7 @@ from export.checkpoint import network_of, write_checkpoint  # noqa: E402
 from export.cli import app as export_app  # noqa: E402
 from export.onnx import export_onnx  # noqa: E402
 from training.grow import fit, grown, settle  # noqa: E402
-from training.model import ModelConfig, OverheadNet, read_network  # noqa: E402
+from training.model import SIZES, ModelConfig, OverheadNet, read_network  # noqa: E402
 from training.train import TrainConfig, train  # noqa: E402
 
 SMALL = ModelConfig(128, 8, 12, 16, 2, 6, 5, 20, 24)
@@ -156,10 +156,11 @@ def test_fit_moves_what_it_is_given_to_where_the_loss_is_least() -> None:
 def test_a_training_begins_from_a_checkpoint_and_goes_on_from_its_own(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.train.ModelConfig", lambda: LARGER)
+    monkeypatch.setitem(SIZES, "large", LARGER)
     stages = (Stage(2, 1e-3, ((1.0, Canvas(NARROW, 3, 8)),)),)
     data = str(toy_data(tmp_path / "data"))
-    config = TrainConfig(data=data, out=str(tmp_path / "run"), start=str(checkpoint), stages=stages, workers=0)
+    begun = {"size": "large", "start": str(checkpoint), "stages": stages, "workers": 0}
+    config = TrainConfig(data=data, out=str(tmp_path / "run"), **begun)
     train(dataclasses.replace(config, stop_after=1))
     assert f"beginning from {checkpoint}" in capsys.readouterr().out
     parts = torch.load(train(config), weights_only=True)["model"]

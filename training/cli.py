@@ -28,7 +28,12 @@ def train(
     preset: Annotated[
         str, typer.Option(help="flagship (the overhead network that ships), unifygeo, gengeo or geolink.")
     ] = FLAGSHIP,
-    size: Annotated[str, typer.Option(help="paper, or tiny: minutes on a CPU. Not of the flagship.")] = "paper",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Flagship: small (the default; it ships) or large. Else paper (the default) or tiny: minutes on a CPU."
+        ),
+    ] = None,
     data: Annotated[
         str,
         typer.Option(
@@ -48,7 +53,7 @@ def train(
     start: Annotated[
         str,
         typer.Option(
-            help="Flagship: begin from this checkpoint, at the last stage. Of a model file: pilotage export checkpoint."
+            help="Flagship: train on from this checkpoint, of this size or smaller. Of a model file: export checkpoint."
         ),
     ] = "",
     epochs: Annotated[int | None, typer.Option(help="Else the preset's.", min=1)] = None,
@@ -70,11 +75,11 @@ def train(
     if context.invoked_subcommand is not None:
         return
     if preset == FLAGSHIP:
-        _flagship(data, out, rendered, start, steps, batch, seed)
+        _flagship(data, out, rendered, size or "small", start, steps, batch, seed)
         return
     from training.presets import find_preset, with_weights
 
-    chosen = find_preset(preset, size)
+    chosen = find_preset(preset, size or "paper")
     wanted = {"batch": batch, "epochs": epochs, "learning_rate": learning_rate}
     changed: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     chosen = dataclasses.replace(chosen, schedule=dataclasses.replace(chosen.schedule, **changed))
@@ -90,19 +95,23 @@ def train(
     fit(chosen, source, run, heldout)
 
 
-def _flagship(data: str, out: Path, rendered: str, start: str, steps: int | None, batch: int | None, seed: int) -> None:
-    from training.schedule import resized
+def _flagship(
+    data: str, out: Path, rendered: str, size: str, start: str, steps: int | None, batch: int | None, seed: int
+) -> None:
+    from training.model import SIZES
+    from training.schedule import FURTHER, STAGES, resized
     from training.train import TrainConfig
     from training.train import train as run
 
-    default = TrainConfig()
-    config = dataclasses.replace(
-        default,
+    if size not in SIZES:
+        raise ConfigError("size of the flagship", size, " or ".join(SIZES))
+    config = TrainConfig(
         data=data,
         out=str(out),
         rendered=rendered,
+        size=size,
         start=start,
-        stages=resized(default.stages[-1:] if start else default.stages, steps, batch),
+        stages=resized(FURTHER if start else STAGES, steps, batch),
         seed=seed,
     )
     print(f"checkpoint: {run(config)}")

@@ -37,7 +37,7 @@ from training.losses import (
     retrieval_loss,
     zero_mean_template,
 )
-from training.model import ModelConfig, OverheadNet, read_network
+from training.model import SIZES, OverheadNet, read_network
 from training.schedule import STAGES, Stage, learning_rate, total_steps
 
 DETAIL_STRIDE, FINE_STRIDE = 8, 4
@@ -52,7 +52,8 @@ class TrainConfig:
     out: str = "runs/train"
     rendered: str = ""  # a folder of rendered pairs; empty: none
     rendered_share: float = 0.3
-    start: str = ""  # a checkpoint to begin from, of this network or a smaller one; empty: random weights
+    size: str = "small"  # of the network: SIZES
+    start: str = ""  # a checkpoint to begin from, of this size or smaller; empty: random weights
     stages: tuple[Stage, ...] = STAGES
     weight_decay: float = 0.02
     warm_up: int = 100
@@ -146,17 +147,18 @@ def save(
 
 
 def begin(
-    model: OverheadNet, temperatures: Temperatures, start: Path, batch: dict[str, Tensor], config: TrainConfig
+    model: OverheadNet, temperatures: Temperatures, batch: dict[str, Tensor], config: TrainConfig, fine_patch: int
 ) -> None:
-    """Weights of a checkpoint into `model`, which may be larger; `batch` says how its norms and temperatures stand."""
-    network = read_network(start)
+    """Weights of `config.start` into `model`, which may be larger; its norms and temperatures are fitted to `batch`."""
+    network = read_network(Path(config.start))
     image, mask = (batch[name].transpose(0, 1).flatten(0, 1).float().cpu() for name in ("image", "mask"))
     settle(network, image, mask)
     model.load_state_dict(grown(network, model.config).state_dict())
     model.eval().requires_grad_(False)
-    loss = fit(list(temperatures.parameters()), lambda: forward_losses(model, temperatures, batch, config)[0])
+    fitted = list(temperatures.parameters())
+    loss = fit(fitted, lambda: forward_losses(model, temperatures, batch, config, fine_patch)[0])
     model.requires_grad_(True)
-    print(f"beginning from {start}, loss {loss:.3f}", flush=True)
+    print(f"beginning from {config.start}, loss {loss:.3f}", flush=True)
 
 
 def train(config: TrainConfig) -> Path:
@@ -165,7 +167,7 @@ def train(config: TrainConfig) -> Path:
         raise ConfigError("no training imagery", Path(config.data) / "naip", "NAIP chips", "see training/README.md")
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = OverheadNet(ModelConfig()).to(device, memory_format=torch.channels_last)
+    model = OverheadNet(SIZES[config.size]).to(device, memory_format=torch.channels_last)
     temperatures = Temperatures().to(device)
     parameters = [*model.parameters(), *temperatures.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.stages[0].learning_rate, weight_decay=config.weight_decay)
@@ -185,7 +187,8 @@ def train(config: TrainConfig) -> Path:
     pairs, end = PairStream(mixture, config.stages, config.seed), total_steps(config.stages)
     if config.start and not checkpoint.exists():
         first = default_collate([pairs[which] for which in pairs.batches()[0]])
-        begin(model, temperatures, Path(config.start), {k: v.to(device) for k, v in first.items()}, config)
+        first = {name: value.to(device) for name, value in first.items()}
+        begin(model, temperatures, first, config, pairs.canvas(0).fine_patch)
     loader = DataLoader(
         pairs,
         batch_sampler=pairs.batches(step),
