@@ -24,6 +24,7 @@ from typer.testing import CliRunner  # noqa: E402
 from export.checkpoint import network_of, write_checkpoint  # noqa: E402
 from export.cli import app as export_app  # noqa: E402
 from export.onnx import export_onnx  # noqa: E402
+from training.cli import app as train_app  # noqa: E402
 from training.grow import fit, grown, settle  # noqa: E402
 from training.model import SIZES, ModelConfig, OverheadNet, read_network  # noqa: E402
 from training.train import TrainConfig, train  # noqa: E402
@@ -169,3 +170,18 @@ def test_a_training_begins_from_a_checkpoint_and_goes_on_from_its_own(
     assert "beginning" not in said
     whole = torch.load(train(dataclasses.replace(config, out=str(tmp_path / "whole"))), weights_only=True)["model"]
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    with pytest.raises(ConfigError, match=r"network to continue: .*checkpoint\.pt; expected one of size small"):
+        train(dataclasses.replace(config, size="small"))
+
+
+def test_what_is_no_checkpoint_and_no_size_is_said(tmp_path: Path) -> None:
+    for content in (b"no weights", b""):
+        (tmp_path / "other.pt").write_bytes(content)
+        with pytest.raises(EngineError, match="one of the overhead network; a model file becomes one with"):
+            read_network(tmp_path / "other.pt")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(EngineError, match="one of the overhead network"):
+        read_network(tmp_path / "other.pt")
+    result = CliRunner().invoke(train_app, ["--size", "huge", "--out", str(tmp_path / "run")])
+    assert isinstance(result.exception, ConfigError)
+    assert "size of the flagship: huge; expected small or large" in str(result.exception)

@@ -13,6 +13,7 @@ Shapes for a batch of B and views of N = 256 pixels:
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +180,11 @@ def read_network(path: Path) -> OverheadNet:
     """The network of a checkpoint, in evaluation mode. Raises EngineError for a file that is none of ours."""
     if not path.is_file():
         raise EngineError("no checkpoint", path, "checkpoint.pt of `pilotage train`")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    net = OverheadNet(ModelConfig(**state["model_config"]))
-    net.load_state_dict(state["model"])
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        net = OverheadNet(ModelConfig(**state["model_config"]))
+        net.load_state_dict(state["model"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        remedy = "a model file becomes one with: pilotage export checkpoint"
+        raise EngineError("checkpoint", path, "one of the overhead network", remedy) from error
     return net.eval()

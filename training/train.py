@@ -176,6 +176,9 @@ def train(config: TrainConfig) -> Path:
     checkpoint, step = out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["model_config"] != dataclasses.asdict(model.config):
+            expected = f"one of size {config.size}: {model.config}"
+            raise ConfigError("network to continue", checkpoint, expected, "another --out or --size")
         model.load_state_dict(state["model"])
         temperatures.load_state_dict(state["temperatures"])
         optimizer.load_state_dict(state["optimizer"])
