@@ -116,7 +116,8 @@ def test_what_the_heading_told_has_gone_wrong_by_is_added_to_what_fixes_had_show
     then_ns = at_ns + HALF_S_NS
     tracker.predict(then_ns, None, Telemetry(then_ns, (1.0, 0.0, 0.0, 0.0), 80.0))
     tracker.moved(Moved(at_ns, then_ns, np.zeros(2), 0.2, 50, math.radians(-2.0)))
-    assert tracker.told.heading_offset_rad == pytest.approx(0.05 + math.radians(2.0))
+    faded = 0.05 * math.exp(-0.5 / 60)  # in the half second since the fix
+    assert tracker.told.heading_offset_rad == pytest.approx(faded + math.radians(2.0))
 
 
 def test_a_height_told_too_large_makes_the_way_as_much_too_long(
