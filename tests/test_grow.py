@@ -114,8 +114,6 @@ def test_a_grown_network_gives_what_the_smaller_one_gave_and_all_of_it_learns(tr
         optimizer.step()
     still = [name for name, value in net.named_parameters() if bool((value == before[name]).all())]
     assert still == []
-    new = net.trunk[-1].first[0].weight, before[f"trunk.{LARGER.trunk_blocks - 1}.first.0.weight"]
-    assert not torch.equal(*new)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ SMALL_VIEWS = Stage(3000, 8e-4, ((0.6, TINY), (0.25, SMALL), (0.15, LARGE)), mix
 STAGES = (CLEAR, WEATHER, SMALL_VIEWS)
 
 # Of a training that begins from a network that has learnt: headings err by as much as the search leaves, which tries
-# them 5 degrees apart. The rate is low: at 1e-3 it first forgot what it knew.
+# them 5 degrees apart. The rate is low: what it knows is to be kept.
 SEARCHED = dataclasses.replace(TINY, pairs=dataclasses.replace(TINY.pairs, rotation_error_deg=4.0))
 FURTHER = (Stage(1900, 6e-4, ((0.68, SEARCHED), (0.22, SMALL), (0.1, LARGE)), mixed=True, weather_share=0.12),)
 
