@@ -244,6 +244,8 @@ class Localizer:
     def _doubt(self, fix: Fix, whole: bool) -> Reason | None:
         """Why a fix is not to be believed on its own evidence."""
         settings = self.config.fix
+        if whole and fix.evidence["rivals"] > settings.max_rival_probability_alone:
+            return Reason.AMBIGUOUS
         if fix.probability_right >= (settings.min_probability_alone if whole else settings.min_probability_right):
             return None
         if whole and fix.evidence["margin"] < 0.05:

@@ -62,6 +62,23 @@ def test_the_shipped_model_flies_the_toy_world_too(
     assert errors.max() < 3.0
 
 
+def test_a_frame_alone_is_not_believed_where_its_rivals_claim_too_much_and_frames_together_are(
+    hand_engine: HandEngine, hand_map: RegionMap, flight: list[Moment]
+) -> None:
+    def sternly(most: float) -> Config:
+        return dataclasses.replace(QUICK, fix=dataclasses.replace(QUICK.fix, max_rival_probability_alone=most))
+
+    believed = fly(hand_engine, hand_map, flight[:3], config=sternly(1.0), independent=True)
+    assert all(step.published for step in believed)
+    claimed = [step.fix.evidence["rivals"] for step in believed if step.fix is not None]
+    assert len(claimed) == 3
+    assert all(0.0 < chance < 0.05 for chance in claimed)
+    least = sternly(min(claimed) / 2)
+    refused = fly(hand_engine, hand_map, flight[:3], config=least, independent=True)
+    assert set(reasons(refused)) == {Reason.AMBIGUOUS}
+    assert fly(hand_engine, hand_map, flight[:3], config=least)[-1].published
+
+
 def test_the_same_flight_twice_gives_the_same_steps_bit_for_bit(
     shipped_engine: Engine, shipped_map: RegionMap, flight: list[Moment]
 ) -> None:

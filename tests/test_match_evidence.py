@@ -32,6 +32,13 @@ def test_look_alikes_share_one_chance_and_a_lone_place_keeps_its_own() -> None:
     assert exclusive([], 25.0) == []
 
 
+def test_a_fix_knows_what_its_rivals_claim_on_their_own_evidence() -> None:
+    fixes = [fix_at(0, 0.999), fix_at(3, 0.9), fix_at(19, 0.11), fix_at(21, 0.05), fix_at(400, 0.02)]
+    claimed = [fix.evidence["rivals"] for fix in exclusive(fixes, 25.0)]
+    assert claimed == pytest.approx([0.13, 0.13, 1.019, 1.019, 1.109])
+    assert exclusive(fixes[:2], 25.0)[0].evidence["rivals"] == 0.0
+
+
 def test_of_fixes_led_to_one_place_the_best_is_kept() -> None:
     fixes = [fix_at(0, 0.9), fix_at(5, 0.8), fix_at(60, 0.7), fix_at(12, 0.6), fix_at(67, 0.5)]
     assert apart(fixes, 8.0) == [fixes[0], fixes[2], fixes[3]]

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from toy_replay import FRAME, T0_NS, ToyTruth, flight_steps, make_step, rows_of, summary_of
+from toy_replay import FRAME, T0_NS, ToyLevel, ToyTruth, flight_steps, make_step, rows_of, summary_of
 
 from onboard.records import Reason
 from onboard.replay.score import CHI2_95, mahalanobis_squared, score
@@ -44,6 +44,25 @@ def test_a_later_guess_counts_among_five_and_not_as_the_first() -> None:
     assert found.five_within_10_m == 1
     assert found.best_within_m is not None
     assert found.best_within_m[10] == 0
+
+
+def test_a_guess_hits_where_its_tile_of_the_map_holds_the_truth() -> None:
+    truth = make_step(0, (0.0, 0.0)).best_position_enu_m
+    assert truth is not None
+    tile = ToyLevel().tiles[np.linalg.norm(ToyLevel().tiles - truth, axis=1).argmin()]
+    inside, outside = tile + 20.0, tile + 130.0  # of another tile, whose ground begins 80 m on
+    guessed = [
+        dataclasses.replace(make_step(0, None, reason=Reason.WEAK_MATCH, best_error_enu_m=(0.0, 0.0)), **places)
+        for places in (
+            {"best_position_enu_m": inside},
+            {"best_position_enu_m": outside, "rivals_enu_m": (inside,)},
+            {"best_position_enu_m": outside, "rivals_enu_m": ()},
+        )
+    ]
+    found = score(rows_of(guessed), ToyTruth(), FRAME, ToyLevel())
+    assert (found.first_tile_hits, found.five_tiles_hit) == (1, 2)
+    assert score(rows_of(guessed), ToyTruth(), FRAME).first_tile_hits is None
+    assert score(rows_of(guessed), None, FRAME, ToyLevel()).five_tiles_hit is None
 
 
 @pytest.mark.parametrize(("error_m", "inside"), [(math.sqrt(CHI2_95) - 0.01, 1.0), (math.sqrt(CHI2_95) + 0.01, 0.0)])

@@ -26,7 +26,14 @@ CAMERA = CameraModel(320, 240, np.array([[250.0, 0, 159.5], [0, 250.0, 119.5], [
 
 @dataclass(frozen=True)
 class ToyLevel:
+    """Tiles of 100 m, each hanging over half of its neighbours."""
+
     metres_per_pixel: float = METRES_PER_PIXEL
+    tile_px: int = 200
+
+    @property
+    def tiles(self) -> np.ndarray:
+        return np.stack(np.meshgrid(np.arange(-250.0, 251.0, 50.0), np.arange(-150.0, 151.0, 50.0)), -1).reshape(-1, 2)
 
 
 class ToyRegion:

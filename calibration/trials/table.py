@@ -12,8 +12,9 @@ from onboard.errors import ConfigError
 
 
 def print_table(runs: list[Path]) -> None:
-    """Reads summary.json of each folder. R@1m and R@10m are of first guesses, over all frames; R@5: one of the first
-    five is within 10 m."""
+    """Reads summary.json of each folder. R@1m and R@10m are of first guesses, over all frames; R@5 10m: one of the
+    first five is as near. R@1 and R@5 are retrieval's: the map's tile of the first guess, or of one of the first five,
+    holds the place (VIGOR's hit rate)."""
     table = Table(
         "run",
         "frames",
@@ -23,6 +24,8 @@ def print_table(runs: list[Path]) -> None:
         "first guess < 8 m",
         "R@1m",
         "R@10m",
+        "R@5 10m",
+        "R@1",
         "R@5",
         "median m",
         "p95 m",
@@ -41,7 +44,7 @@ def print_table(runs: list[Path]) -> None:
             str(s["fixes"]),
             str(s["false_fixes"]),
             *(_share(s.get(f"best_guess_within_{metres}_m"), s["frames"]) for metres in (8, 1, 10)),
-            _share(s.get("five_guesses_within_10_m"), s["frames"]),
+            *(_share(s.get(k), s["frames"]) for k in ("five_guesses_within_10_m", "first_tile_hits", "five_tiles_hit")),
             *(("-" if error[k] is None else f"{error[k]:.1f}") for k in ("median", "p95")),
             "-" if s["coverage_95"] is None else f"{100 * s['coverage_95']:.0f} %",
         )

@@ -19,7 +19,8 @@ def exclusive(fixes: list[Fix], distance_m: float) -> list[Fix]:
     """Chances that know of each other: of places further apart than `distance_m` at most one is right.
 
     The evidence of a fix speaks for it alone; four look-alikes at 0.99 each are a quarter each. Fixes of one
-    place (alignment may lead two modes to it) share that place's chance. Fixes come best first.
+    place (alignment may lead two modes to it) share that place's chance. Fixes come best first. The figure `rivals`
+    joins the evidence of each: what other places' chances were in sum, on their own evidence.
     """
     places: list[tuple[np.ndarray, float]] = []  # position, odds of the best fix there
     of_place = []
@@ -30,11 +31,14 @@ def exclusive(fixes: list[Fix], distance_m: float) -> list[Fix]:
         if not near:
             places.append((fix.position_enu_m, odds))
     total = sum(odds for _, odds in places)
+    others = apart(fixes, SAME_PLACE_M)
     shared = []
     for fix, place in zip(fixes, of_place, strict=True):
         odds = fix.probability_right / max(1.0 - fix.probability_right, 1e-12)
         rivals = total - places[place][1]
-        shared.append(dataclasses.replace(fix, probability_right=odds / (1.0 + odds + rivals)))
+        claimed = sum(o.probability_right for o in others if _metres_between(o, fix) >= SAME_PLACE_M)
+        evidence = dict(fix.evidence) | {"rivals": claimed}
+        shared.append(dataclasses.replace(fix, probability_right=odds / (1.0 + odds + rivals), evidence=evidence))
     return shared
 
 
@@ -42,9 +46,13 @@ def apart(fixes: Sequence[Fix], distance_m: float) -> list[Fix]:
     """The best fix of each place: alignment may lead several candidates round a place to it. Fixes come best first."""
     kept: list[Fix] = []
     for fix in fixes:
-        if all(np.linalg.norm(fix.position_enu_m - other.position_enu_m) >= distance_m for other in kept):
+        if all(_metres_between(fix, other) >= distance_m for other in kept):
             kept.append(fix)
     return kept
+
+
+def _metres_between(one: Fix, other: Fix) -> float:
+    return float(np.linalg.norm(one.position_enu_m - other.position_enu_m))
 
 
 def rerank(

@@ -22,18 +22,13 @@ from onboard.replay.drawing import (
     thin,
 )
 from onboard.replay.fixes import FixRow
-from onboard.replay.score import FALSE_FIX_M, Score
+from onboard.replay.score import FALSE_FIX_M, Resolution, Score
 
 WIDTH_PX = 1000.0  # of the drawing; the image below it may be finer
 _IMAGE_PX = 1500
 _LENS_PX = 320
 _MOST_POINTS = 1500
 _MOST_ELLIPSES = 60
-
-
-class Resolution(Protocol):
-    @property
-    def metres_per_pixel(self) -> float: ...
 
 
 class Region(Protocol):

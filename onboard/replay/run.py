@@ -118,7 +118,7 @@ def replay(
         mavlink = _told(link, listener, stage)
 
         rows = read_fixes(stage / outputs.FIXES)
-        scored = score(rows, flight.truth(), region.frame)
+        scored = score(rows, flight.truth(), region.frame, region.levels[0])
         about = About(
             {"name": flight.name, "camera": _camera_words(flight.camera), "independent": independent, **flight.facts},
             model or {},
