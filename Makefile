@@ -104,6 +104,7 @@ format: $(TEST)/.installed
 
 MODEL := runs/model
 STEPS ?= 9000
+MORE_STEPS ?= 1900
 LEARN := $(TEST)/bin/pilotage
 # Calibrated on the places held back from training (each seventh): one year's views over another year's map, and over
 # the map of another city, where nothing is right. And on rendered ground in another season: SEED:SEASON:SUN:HEIGHT OF IT.
@@ -118,8 +119,13 @@ runs/rendered/.done: | $(TEST)/.installed
 	$(TEST)/bin/python -m training.data.rendered --out runs/rendered --places 24 --views 45
 	@touch $@
 
+# A small network first; a larger one begins with the weights of its INT8 file.
 model: $(TEST)/.installed runs/rendered/.done
-	$(LEARN) train --data $(DATA) --rendered runs/rendered --out runs/train --steps $(STEPS)
+	$(LEARN) train --data $(DATA) --rendered runs/rendered --out runs/small --steps $(STEPS)
+	$(LEARN) export onnx runs/small/checkpoint.pt --out $(MODEL)/small.onnx
+	$(LEARN) export quantize $(MODEL)/small.onnx --data $(DATA) --out $(MODEL)/small.int8.onnx
+	$(LEARN) export checkpoint $(MODEL)/small.int8.onnx --out runs/start.pt
+	$(LEARN) train --start runs/start.pt --size large --data $(DATA) --rendered runs/rendered --out runs/train --steps $(MORE_STEPS)
 	$(LEARN) export onnx runs/train/checkpoint.pt --out $(MODEL)/overhead.onnx
 	$(LEARN) export quantize $(MODEL)/overhead.onnx --data $(DATA) --out $(MODEL)/jointly.int8.onnx
 	$(LEARN) train descriptor --model $(MODEL)/jointly.int8.onnx --data $(DATA) --out runs/descriptor

@@ -57,7 +57,7 @@ class FixConfig:
 
     min_probability_right: float = 0.99
     min_probability_alone: float = 0.997  # of one frame over the whole map, with nothing else to bear it out
-    max_rival_probability_alone: float = 0.05  # chances of other places in sum, each on its own evidence, beside such a frame
+    max_rival_probability_alone: float = 0.05  # the chances of other places in sum, beside such a frame
     second_mode_distance_m: float = 25.0
     unmapped_height_m: float = 5.0  # 1 sigma of what stands on the ground that the map's heights do not know of
 

@@ -46,7 +46,7 @@ def test_a_later_guess_counts_among_five_and_not_as_the_first() -> None:
     assert found.best_within_m[10] == 0
 
 
-def test_a_guess_hits_where_its_tile_of_the_map_holds_the_truth() -> None:
+def test_a_guess_covers_where_its_tile_of_the_map_shows_the_truth() -> None:
     truth = make_step(0, (0.0, 0.0)).best_position_enu_m
     assert truth is not None
     tile = ToyLevel().tiles[np.linalg.norm(ToyLevel().tiles - truth, axis=1).argmin()]
@@ -60,9 +60,9 @@ def test_a_guess_hits_where_its_tile_of_the_map_holds_the_truth() -> None:
         )
     ]
     found = score(rows_of(guessed), ToyTruth(), FRAME, ToyLevel())
-    assert (found.first_tile_hits, found.five_tiles_hit) == (1, 2)
-    assert score(rows_of(guessed), ToyTruth(), FRAME).first_tile_hits is None
-    assert score(rows_of(guessed), None, FRAME, ToyLevel()).five_tiles_hit is None
+    assert (found.first_tile_covers, found.five_tiles_cover) == (1, 2)
+    assert score(rows_of(guessed), ToyTruth(), FRAME).first_tile_covers is None
+    assert score(rows_of(guessed), None, FRAME, ToyLevel()).five_tiles_cover is None
 
 
 @pytest.mark.parametrize(("error_m", "inside"), [(math.sqrt(CHI2_95) - 0.01, 1.0), (math.sqrt(CHI2_95) + 0.01, 0.0)])

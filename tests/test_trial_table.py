@@ -13,8 +13,8 @@ from onboard.errors import ConfigError
 FOUND = {"frames": 4, "fixes": 2, "false_fixes": 1, "found_within_8_m": 1, "coverage_95": 0.5}
 GUESSES = {f"best_guess_within_{metres}_m": metres // 3 for metres in (1, 8, 10)} | {
     "five_guesses_within_10_m": 2,
-    "first_tile_hits": 3,
-    "five_tiles_hit": 4,
+    "first_tile_covers": 3,
+    "five_tiles_cover": 4,
 }
 
 

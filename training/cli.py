@@ -31,7 +31,8 @@ def train(
     size: Annotated[
         str | None,
         typer.Option(
-            help="Flagship: small (the default; it ships) or large. Else paper (the default) or tiny: minutes on a CPU."
+            help="Flagship: small (the default) or large (it ships, trained on from a small one). Else paper (the "
+            "default) or tiny: minutes on a CPU."
         ),
     ] = None,
     data: Annotated[

@@ -13,8 +13,8 @@ from onboard.errors import ConfigError
 
 def print_table(runs: list[Path]) -> None:
     """Reads summary.json of each folder. R@1m and R@10m are of first guesses, over all frames; R@5 10m: one of the
-    first five is as near. R@1 and R@5 are retrieval's: the map's tile of the first guess, or of one of the first five,
-    holds the place (VIGOR's hit rate)."""
+    first five is as near. "covers": the map's tile of the first guess, or of one of the first five, shows the place
+    (UnifyGeo IV.B's hit rate)."""
     table = Table(
         "run",
         "frames",
@@ -25,8 +25,8 @@ def print_table(runs: list[Path]) -> None:
         "R@1m",
         "R@10m",
         "R@5 10m",
-        "R@1",
-        "R@5",
+        "covers",
+        "covers@5",
         "median m",
         "p95 m",
         "in 95 %",
@@ -44,7 +44,10 @@ def print_table(runs: list[Path]) -> None:
             str(s["fixes"]),
             str(s["false_fixes"]),
             *(_share(s.get(f"best_guess_within_{metres}_m"), s["frames"]) for metres in (8, 1, 10)),
-            *(_share(s.get(k), s["frames"]) for k in ("five_guesses_within_10_m", "first_tile_hits", "five_tiles_hit")),
+            *(
+                _share(s.get(k), s["frames"])
+                for k in ("five_guesses_within_10_m", "first_tile_covers", "five_tiles_cover")
+            ),
             *(("-" if error[k] is None else f"{error[k]:.1f}") for k in ("median", "p95")),
             "-" if s["coverage_95"] is None else f"{100 * s['coverage_95']:.0f} %",
         )

@@ -80,14 +80,16 @@ class Score:
     best_errors: Spread | None
     best_within_m: dict[int, int] | None  # first guesses nearer than so many metres
     five_within_10_m: int | None  # frames one of whose first five guesses is
-    first_tile_hits: int | None  # frames whose first guess's tile of the map holds the truth: VIGOR's hit rate
-    five_tiles_hit: int | None  # frames of which one of the first five guesses' tiles does
+    first_tile_covers: (
+        int | None
+    )  # frames whose first guess's tile of the map shows the truth: UnifyGeo IV.B's hit rate
+    five_tiles_cover: int | None  # frames of which one of the first five guesses' tiles does
 
 
 def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame, level: Resolution | None = None) -> Score:
-    """Score the rows of a replay against its truth, in the metres of `frame`; hits are of the tiles of `level`."""
+    """Score the rows of a replay against its truth, in the metres of `frame`; what covers are the tiles of `level`."""
     n = len(rows)
-    hits = np.zeros((n, 2), dtype=bool)  # of the first guess, of any
+    covers = np.zeros((n, 2), dtype=bool)  # the tile of the first guess, of any
     truth_enu, published, best = (np.full((n, 2), math.nan) for _ in range(3))
     nearest = np.full(n, math.nan)  # of the guesses
     mahalanobis2 = np.full(n, math.nan)
@@ -101,8 +103,8 @@ def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame, level: R
             guesses = [guess, *row.rivals_enu_m(frame)]
             nearest[i] = min(float(np.linalg.norm(place - truth_enu[i])) for place in guesses)
             if level is not None and known is not None:
-                held = [tile_holds(level, place, truth_enu[i]) for place in guesses]
-                hits[i] = held[0], any(held)
+                shown = [tile_covers(level, place, truth_enu[i]) for place in guesses]
+                covers[i] = shown[0], any(shown)
         if row.published and position is not None:
             published[i] = position
             if known is not None and covariance is not None:
@@ -136,13 +138,13 @@ def score(rows: Sequence[FixRow], truth: Truth | None, frame: MapFrame, level: R
         best_errors=spread(best_errors),
         best_within_m={m: int((best_errors <= m).sum()) for m in GUESSED_M} if has_truth else None,
         five_within_10_m=int((nearest <= FIVE_WITHIN_M).sum()) if has_truth else None,
-        first_tile_hits=int(hits[:, 0].sum()) if has_truth and level is not None else None,
-        five_tiles_hit=int(hits[:, 1].sum()) if has_truth and level is not None else None,
+        first_tile_covers=int(covers[:, 0].sum()) if has_truth and level is not None else None,
+        five_tiles_cover=int(covers[:, 1].sum()) if has_truth and level is not None else None,
     )
 
 
-def tile_holds(level: Resolution, guess_enu_m: np.ndarray, truth_enu_m: np.ndarray) -> bool:
-    """Whether the tile nearest to a guess (2,) holds a place (2,): what retrieval alone calls found."""
+def tile_covers(level: Resolution, guess_enu_m: np.ndarray, truth_enu_m: np.ndarray) -> bool:
+    """Whether the tile nearest to a guess (2,) shows a place (2,): what retrieval alone calls found."""
     tiles = np.asarray(level.tiles)
     tile = tiles[np.linalg.norm(tiles - guess_enu_m, axis=1).argmin()]
     return bool((np.abs(tile - truth_enu_m) <= level.tile_px * level.metres_per_pixel / 2).all())

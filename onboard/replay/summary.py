@@ -74,8 +74,8 @@ def summarize(
         "best_guess_error_m": _spread_dict(score.best_errors),
         **{f"best_guess_within_{m}_m": (score.best_within_m or {}).get(m) for m in GUESSED_M},
         "five_guesses_within_10_m": score.five_within_10_m,
-        "first_tile_hits": score.first_tile_hits,
-        "five_tiles_hit": score.five_tiles_hit,
+        "first_tile_covers": score.first_tile_covers,
+        "five_tiles_cover": score.five_tiles_cover,
     }
     return {key: plain(value, None if key in _AS_GIVEN else _DECIMALS) for key, value in summary.items()}
 
