@@ -184,7 +184,7 @@ trials: $(TEST)/.installed
 
 GALLERY := $(TRIALS)/gallery
 OTHERS := riverside-*_2016 long_beach-*_2016 chico-*_2018 bishop-*_2020 eureka-*_2020
-SEEN := 2020:120:90:2 2020:60:45:18 2020:90:70:18 2020:45:35:18 2018:90:70:18 2018:45:35:18
+SEEN := $(foreach year,2020 2018,$(foreach shot,120:90:2 90:70:18 60:45:18 45:35:18,$(year):$(shot)))
 
 gallery: $(TEST)/.installed
 	$(LEARN) trial gather $(wildcard $(DATA)/naip/*/*.tif) --out $(GALLERY)/chips

@@ -67,7 +67,7 @@ def test_the_border_of_a_view_that_is_left_out_is_empty(grounds: list[Ground]) -
 def test_features_are_kept_as_the_model_sees_them_and_filling_goes_on(grounds: list[Ground], tmp_path: Path) -> None:
     trunk, sha256 = FrozenTrunk(SHIPPED_MODEL), "ab"
     store = fill(tmp_path / "f", trunk, sha256, grounds, 3, 1)
-    assert (len(store), trunk.channels) == (3, 96)
+    assert (len(store), trunk.channels) == (3, 128)
     layout = draw_layout(
         grounds[store.label[0] // VARIANTS], grounds[_donor(0)], int(store.label[0] % VARIANTS), _after_donor(0)
     )
@@ -163,7 +163,8 @@ def views(grounds: list[Ground]) -> tuple[np.ndarray, np.ndarray]:
 def headed(views: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("headed")
-    save_head(folder / "head.pt", DescriptorHead(), {"model_sha256": sha256_of(SHIPPED_MODEL), "learnt_from": "toys"})
+    fitting = DescriptorHead(HeadConfig(FrozenTrunk(SHIPPED_MODEL).channels))
+    save_head(folder / "head.pt", fitting, {"model_sha256": sha256_of(SHIPPED_MODEL), "learnt_from": "toys"})
     frames = list(zip(*views, strict=True))
     return folder / "head.pt", splice.with_head(folder / "head.pt", SHIPPED_MODEL, folder / "new.int8.onnx", frames)
 
@@ -218,7 +219,11 @@ def test_a_head_of_another_model_is_refused(tmp_path: Path, views: tuple[np.ndar
     frames = list(zip(*views, strict=True))
     save_head(tmp_path / "other.pt", DescriptorHead(), {"model_sha256": "00"})
     save_head(tmp_path / "tiny.pt", DescriptorHead(TINY), {})
-    for name, said in (("other.pt", "head of another model"), ("tiny.pt", "96"), ("none.pt", "no head")):
+    for name, said in (
+        ("other.pt", "head of another model"),
+        ("tiny.pt", "8 channels; expected 128"),
+        ("none.pt", "no head"),
+    ):
         with pytest.raises(EngineError, match=said):
             splice.with_head(tmp_path / name, SHIPPED_MODEL, tmp_path / "out.onnx", frames)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.pt", "tiny.pt"]

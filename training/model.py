@@ -39,7 +39,7 @@ class ModelConfig:
     semantic_channels: int = 192
 
 
-# What ships, and one with 3.3 million weights instead of 1.6: see "A larger network" in training/README.md.
+# 1.6 million weights, and 3.3 million: what ships. See "The network and its size" in training/README.md.
 SIZES = {"small": ModelConfig(), "large": ModelConfig(quarter_channels=64, trunk_channels=128, trunk_blocks=8)}
 
 
