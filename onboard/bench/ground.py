@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -28,10 +30,11 @@ def map_to_measure_on(folder: Path, model: Path, side_m: float = SIDE_M) -> Path
         return path
     folder.mkdir(parents=True, exist_ok=True)
     ground = folder / f"ground_{round(side_m)}m.tif"
+    # Processes of their own: `onboard` knows nothing of `export`, and their memory is not counted as ours.
     if not ground.is_file():
-        draw_ground(ground, side_m)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(draw_ground, ground, side_m).result()
     command = ["map", "build", str(ground), "--model", str(model), "--out", str(path)]
-    # A process of its own: `onboard` knows nothing of `export`, and its memory is not counted as ours.
     run = subprocess.run([sys.executable, "-c", "from onboard.cli import main; main()", *command], check=False)
     if run.returncode != 0:
         raise MapError(
