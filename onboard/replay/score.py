@@ -80,9 +80,7 @@ class Score:
     best_errors: Spread | None
     best_within_m: dict[int, int] | None  # first guesses nearer than so many metres
     five_within_10_m: int | None  # frames one of whose first five guesses is
-    first_tile_covers: (
-        int | None
-    )  # frames whose first guess's tile of the map shows the truth: UnifyGeo IV.B's hit rate
+    first_tile_covers: int | None  # frames whose first guess's tile of the map shows the truth (UnifyGeo IV.B)
     five_tiles_cover: int | None  # frames of which one of the first five guesses' tiles does
 
 
