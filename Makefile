@@ -178,24 +178,33 @@ trials: $(TEST)/.installed
 		$(LEARN) trial baseline $(TRIALS)/views_$$views --map $(TRIALS)/map_claremont --by $$by; done; done
 	$(LEARN) trial table $(FLIGHTS:%=$(TRIALS)/%) $(VIEWS:%=$(TRIALS)/%)
 
-# ---- recall over a large gallery: Claremont's views of another year among the chips of six cities. YEAR:ACROSS:ALONG:OFFSET
-# of the middle, metres. 120 by 90 is the largest view that a chip holds at any heading, 60 by 45 its quarter; 45 by 35 is
-# that of 90 by 70.
+# ---- recall over a large gallery: Claremont's views of another year among the chips of six cities. VIEWED:MAPPED:ACROSS:
+# ALONG:OFFSET of the middle, metres. 120 by 90 is the largest view that a chip holds at any heading, 60 by 45 its quarter; 45
+# by 35 is that of 90 by 70. A map of 2016+2018 is one of two dates.
 
 GALLERY := $(TRIALS)/gallery
 OTHERS := riverside-*_2016 long_beach-*_2016 chico-*_2018 bishop-*_2020 eureka-*_2020
-SEEN := $(foreach year,2020 2018,$(foreach shot,120:90:2 90:70:18 60:45:18 45:35:18,$(year):$(shot)))
+LATER := riverside-*_2018 long_beach-*_2018 chico-*_2020
+MAPPED := 2016 2018 2016+2018 2016+2020
+SEEN := $(foreach years,2020:2016 2018:2016 2020:2018 2020:2016+2018 2018:2016+2020,$(foreach shot,120:90:2 90:70:18 \
+	60:45:18 45:35:18,$(years):$(shot)))
 
 gallery: $(TEST)/.installed
 	$(LEARN) trial gather $(wildcard $(DATA)/naip/*/*.tif) --out $(GALLERY)/chips
-	cd $(GALLERY)/chips && $(abspath $(LEARN)) map build claremont-*_2016.tif $(OTHERS:%=%.tif) --out ../map --force
-	@set -e; for shot in $(SEEN); do IFS=: read year across along offset <<< "$$shot"; views=$(GALLERY)/views_$${year}_$$across; \
-		$(LEARN) trial views $(GALLERY)/chips/claremont-*_$$year.tif --mapped 2016 --footprint-m $$across $$along \
+	@set -e; cd $(GALLERY)/chips; for years in $(MAPPED); do IFS=+ read own other <<< "$$years"; \
+		rm -rf ../other; mkdir ../other; \
+		if [ "$$other" ]; then for chip in claremont-*_$$other.tif $(LATER:%=%.tif); do ln -s ../chips/$$chip ../other/; done; fi; \
+		$(abspath $(LEARN)) map build claremont-*_$$own.tif $(OTHERS:%=%.tif) $${other:+--other-date ../other} \
+			--out ../map_$$years --force; done
+	@set -e; for shot in $(SEEN); do IFS=: read seen years across along offset <<< "$$shot"; \
+		name=$${seen}_over_$${years}_$$across; views=$(GALLERY)/views_$$name; map=$(GALLERY)/map_$$years; \
+		$(LEARN) trial views $(GALLERY)/chips/claremont-*_$$seen.tif --mapped $${years%+*} --footprint-m $$across $$along \
 			--offset-m $$offset --out $$views; \
-		$(LEARN) evaluate --data places:$$views@$(GALLERY)/map --rerank 5; \
-		$(LEARN) replay $$views --map $(GALLERY)/map --independent --out $(GALLERY)/$${year}_$$across; \
-		for by in gradient sift; do $(LEARN) trial baseline $$views --map $(GALLERY)/map --by $$by --every 4; done; done
-	$(LEARN) trial table $(foreach shot,$(SEEN),$(GALLERY)/$(call part,1,$(shot))_$(call part,2,$(shot)))
+		$(LEARN) replay $$views --map $$map --independent --out $(GALLERY)/$$name; \
+		case $$years in *+*) continue;; esac; \
+		$(LEARN) evaluate --data places:$$views@$$map --rerank 5; \
+		for by in gradient sift; do $(LEARN) trial baseline $$views --map $$map --by $$by --every 4; done; done
+	$(LEARN) trial table $(foreach shot,$(SEEN),$(GALLERY)/$(call part,1,$(shot))_over_$(call part,2,$(shot))_$(call part,3,$(shot)))
 
 # ---- how fast, how large: FP32 beside INT8 in one run, over 25 km2 of drawn ground that is kept in runs/bench
 

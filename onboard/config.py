@@ -44,7 +44,7 @@ class SearchConfig:
     max_blocks: int = 256  # blocks of the detail raster that one frame may look at when lost
     spectra_cache_mb: float = 32.0  # memory for what the search of the whole map would compute again each time
     candidates: int = 20  # of a search round a prediction
-    compared_candidates: int = 64  # of other searches: gradients are compared there, of large views at fewer
+    compared_candidates: int = 192  # of other searches: gradients are compared there, of large views at fewer
     gradient_weight: float = 0.5  # of their correlation beside the network's, where candidates are put in order
     start_radius_m: float = 150.0  # round a given start position; grows with the time since
     tracking_radius_sigma: float = 4.0

@@ -252,7 +252,7 @@ def test_a_map_whose_heights_are_broken_is_refused(maps: Path, tmp_path: Path) -
         with pytest.raises(MapError, match=expected):
             RegionMap.open(folder)
 
-    refused("elevation exactly in version 2", format_version=1)
+    refused("elevation in version 2, none in version 1", format_version=1)
     refused(r"elevation\.npy is float32", elevation=manifest["elevation"] | {"rows": 7})
     refused("broken manifest", elevation=manifest["elevation"] | {"rows": 1})
     refused("broken manifest", elevation=None)

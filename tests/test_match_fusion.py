@@ -83,7 +83,7 @@ def test_a_view_is_most_alike_where_it_was_cut_though_light_and_dark_change_plac
     for view in (view_of(image, 104, 52), view_of(255 - image, 104, 52)):
         views = [view_of(texture(4), 0, 0), view]
         modes = [Mode(centre_of(104 + r, 52 + c), 0.1, 0) for r, c in ((0, 0), (3, -5), (90, 0), (40, 100))]
-        near, beside, *far = gradient_scores(views, modes, level, 1.0)
+        near, beside, *far = gradient_scores(views, modes, [level], 1.0)
         assert near > 0.9
         assert beside > 0.6
         assert max(far) < 0.5
@@ -103,9 +103,9 @@ def test_of_large_views_and_under_many_headings_fewer_candidates_are_compared(mo
     assert compared(48, 720) == compared(10, 20_000) == 20
     image = texture(6)
     views, modes = [view_of(image, 0, 0)], [Mode(centre_of(0, 0), 0.1, 0)] * 30
-    assert np.isfinite(gradient_scores(views, modes, level_of(image), 0.5)).all()
+    assert np.isfinite(gradient_scores(views, modes, [level_of(image)], 0.5)).all()
     monkeypatch.setattr("onboard.match.fusion._COMPARED", 0)
-    scores = gradient_scores(views, modes, level_of(image), 0.5)
+    scores = gradient_scores(views, modes, [level_of(image)], 0.5)
     assert np.isfinite(scores[:20]).all()
     assert (scores[20:] == -np.inf).all()
 

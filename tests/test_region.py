@@ -150,7 +150,7 @@ def test_no_map_no_manifest_and_a_broken_one_are_refused(copied: Path, tmp_path:
 
 def test_another_format_version_is_refused(copied: Path) -> None:
     _edit(copied, format_version=99)
-    with pytest.raises(MapError, match=r"format version: 99; expected version 1 or 2; rebuild"):
+    with pytest.raises(MapError, match=r"format version: 99; expected version 1 to 3; rebuild"):
         RegionMap.open(copied)
 
 

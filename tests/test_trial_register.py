@@ -10,10 +10,10 @@ import pytest
 import rasterio
 from affine import Affine
 
-from calibration.trials.register import shift_px
 from calibration.trials.views import ViewConfig, write_views
 from onboard.errors import FlightError
 from onboard.flight import open_flight
+from onboard.region.register import shift_px
 
 
 def ground(seed: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from export.region.build import build_map
+from export.region.build import BuildOptions, build_map
 from onboard.camera import CameraModel
 from onboard.engine import Embeddings, Engine, ModelFacts
 from onboard.frames import MapFrame
@@ -84,15 +84,20 @@ def make_repeating_world(period_px: int = 120, times: int = 7) -> World:
     return World(np.clip(np.tile(middle, (times, times, 1)), 0, 255).astype(np.uint8), 0.5)
 
 
-def build_toy_map(world: World, engine: Engine, folder: Path) -> RegionMap:
-    """The world as a GeoTIFF, and a region map of that."""
+def build_toy_map(world: World, engine: Engine, folder: Path, *other_dates: World) -> RegionMap:
+    """The world as a GeoTIFF, and a region map of that; perhaps of other dates of it, too."""
+    own, *others = (write_world(at, folder / f"toy{date or ''}.tif") for date, at in enumerate((world, *other_dates)))
+    build_map([own], folder / "map", engine, BuildOptions(other_dates=tuple(others)))
+    return RegionMap.open(folder / "map", engine.facts)
+
+
+def write_world(world: World, path: Path) -> Path:
     step, half = world.metres_per_pixel, world.half_m
     size = len(world.rgb)
     facts = {"count": 3, "dtype": "uint8", "crs": PLACE.proj4, "transform": Affine(step, 0, -half, 0, -step, half)}
-    with rasterio.open(folder / "toy.tif", "w", driver="GTiff", width=size, height=size, **facts) as file:
+    with rasterio.open(path, "w", driver="GTiff", width=size, height=size, **facts) as file:
         file.write(np.moveaxis(world.rgb, -1, 0))
-    build_map([folder / "toy.tif"], folder / "map", engine)
-    return RegionMap.open(folder / "map", engine.facts)
+    return path
 
 
 def with_heights(region: RegionMap, heights: Heights, post_m: float = 2.0) -> RegionMap:
@@ -102,7 +107,7 @@ def with_heights(region: RegionMap, heights: Heights, post_m: float = 2.0) -> Re
     posts_n = np.arange(north + 100 - post_m / 2, south - 100, -post_m)
     raster = heights(np.stack(np.meshgrid(posts_e, posts_n), axis=-1)).astype(np.float32)
     elevation = Elevation(post_m, west - 100, north + 100, raster)
-    return RegionMap(region.path, region.manifest, region.sha256, region.levels, elevation)
+    return RegionMap(region.path, region.manifest, region.sha256, region.levels, elevation, region.other_dates)
 
 
 def toy_camera(width: int = 480, height: int = 360, focal_px: float = 340.0) -> CameraModel:

@@ -13,10 +13,10 @@ import pyproj
 import rasterio
 from affine import Affine
 
-from calibration.trials.register import shift_px
 from onboard.camera import CameraModel
 from onboard.errors import FlightError
 from onboard.frames import BODY_FROM_CAMERA_DOWN, ENU_FROM_NED, MapFrame, rotation_from_euler
+from onboard.region.register import shift_px
 
 COLUMNS = ("file", "captured_at_ns", "roll_deg", "pitch_deg", "yaw_deg", "height_above_ground_m")
 TRUTH = ("latitude_deg", "longitude_deg")

@@ -28,6 +28,13 @@ def build(
     dem: Annotated[
         Path | None, typer.Option(help="GeoTIFF of the ground's heights in metres, of any CRS; else it is level.")
     ] = None,
+    other_date: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The same ground at another date: a GeoTIFF, or a directory of them. Once for each date; what has "
+            "changed is then found where any of them shows it."
+        ),
+    ] = None,
     metres_per_pixel: Annotated[float | None, typer.Option(help="Finest resolution; else that of the imagery.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model file; else the shipped one.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the region; else that of the folder.")] = None,
@@ -42,10 +49,11 @@ def build(
     from onboard.engine import open_engine
 
     check_target(out, force)  # before the model takes its time to load
-    find_rasters(imagery)
+    for files in (imagery, *([path] for path in other_date or ())):
+        find_rasters(files)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it logs comes as an error, too, in one line
     embedder = open_engine(model, EngineConfig())
-    options = BuildOptions(name, metres_per_pixel, licence, dem)
+    options = BuildOptions(name, metres_per_pixel, licence, dem, tuple(other_date or ()))
     with _bars() as report:
         try:
             result = build_map(imagery, out, embedder, options, force, report)
@@ -112,20 +120,27 @@ def tables(manifest: Manifest, sha256: str, every_source: bool = False) -> list[
     else:
         span = f"{heights.lowest_m:.1f} to {heights.highest_m:.1f} m ({heights.vertical_datum})"
         facts.add_row("elevation", f"{span}, posts {heights.post_m:g} m apart, known {heights.known_share:.1%}")
+    if manifest.other_dates:
+        facts.add_row("dates", f"{1 + len(manifest.other_dates)}: the map's own and those of --other-date, in order")
+    for number, other in enumerate(manifest.other_dates, 1):
+        offset = other.offset_enu_m
+        lies = "not told by keypoints" if offset is None else "{:.2f} m east, {:.2f} m north of the own".format(*offset)
+        facts.add_row(f"date {number} lies", lies)
     facts.add_row("model", f"{manifest.model_name} ({manifest.model_sha256[:12]})")
     facts.add_row("made by", manifest.created_by)
 
     levels = Table("level", "m/px", "pixels", "valid", "cell", "cells", "descriptors")
-    for index, level in enumerate(manifest.levels):
-        levels.add_row(
-            str(index),
-            f"{level.metres_per_pixel:g}",
-            f"{level.width_px} x {level.height_px}",
-            f"{level.valid_px / (level.width_px * level.height_px):.1%}",
-            f"{level.cell_m:g} m",
-            f"{level.cell_cols} x {level.cell_rows}",
-            str(level.tiles),
-        )
+    for date, of_date in enumerate((manifest.levels, *(other.levels for other in manifest.other_dates))):
+        for index, level in enumerate(of_date):
+            levels.add_row(
+                f"{index} of date {date}" if date else str(index),
+                f"{level.metres_per_pixel:g}",
+                f"{level.width_px} x {level.height_px}",
+                f"{level.valid_px / (level.width_px * level.height_px):.1%}",
+                f"{level.cell_m:g} m",
+                f"{level.cell_cols} x {level.cell_rows}",
+                str(level.tiles),
+            )
 
     parts = Table("part", "MB", "MB per km2 of bounds", "SHA-256")
     bounds_km2 = (east - west) * (north - south) / 1e6
@@ -137,10 +152,11 @@ def tables(manifest: Manifest, sha256: str, every_source: bool = False) -> list[
     sources = Table("source", "CRS", "m/px on ground", "date", "licence", "SHA-256")
     for column in sources.columns:
         column.overflow = "fold"
-    shown = manifest.sources if every_source else manifest.sources[:_SOURCES_SHOWN]
+    every = [*manifest.sources, *(source for other in manifest.other_dates for source in other.sources)]
+    shown = every if every_source else every[:_SOURCES_SHOWN]
     for source in (*shown, *([] if heights is None else [heights.source])):
         native = f"{source.native_metres_per_pixel:.3f}"
         sources.add_row(source.file, source.crs, native, source.date or "", source.licence or "", source.sha256[:12])
-    if left := len(manifest.sources) - len(shown):
+    if left := len(every) - len(shown):
         sources.add_row(f"and {left} more (--sources)", *[""] * 5)
     return [facts, levels, parts, sources]

@@ -73,7 +73,9 @@ def source_of(raster: Raster, licence: str | None, values: tuple[float, float] |
 
 
 def parts_in(folder: Path, report: Report) -> tuple[Part, ...]:
-    files = sorted([*folder.glob("level*/*.npy"), *folder.glob(ELEVATION), folder / PICTURE])
+    files = sorted(
+        [*folder.glob("level*/*.npy"), *folder.glob("date*/level*/*.npy"), *folder.glob(ELEVATION), folder / PICTURE]
+    )
     parts = []
     for done, file in enumerate(files):
         parts.append(Part(file.relative_to(folder).as_posix(), file.stat().st_size, sha256_of(file)))

@@ -9,6 +9,7 @@ once is bounded, so that a search under 72 hypotheses needs no more memory than 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 
@@ -30,13 +31,14 @@ class ScoreBlock:
     """Scores of one block: the best over all templates and which template it was, (n, n) each.
 
     Element (i, j) puts the view's centre at detail cell (row + i, col + j), cells as in `Level.cell_of`.
-    Places with too little map under the view hold -1.
+    Places with too little map under the view hold -1. `date` is that of the map that was searched: its number.
     """
 
     row: float
     col: float
     score: np.ndarray
     template: np.ndarray
+    date: int = 0
 
 
 def block_size(cells_across: int, template_cells: int) -> int:
@@ -133,9 +135,17 @@ def _size(spectra: Spectra | None) -> int:
 
 
 def correlate(
-    cache: SpectrumCache, templates: np.ndarray, masks: np.ndarray, origins: list[tuple[int, int]], block: int
+    cache: SpectrumCache,
+    templates: np.ndarray,
+    masks: np.ndarray,
+    origins: list[tuple[int, int]],
+    block: int,
+    date: int = 0,
 ) -> list[ScoreBlock]:
-    """Scores of templates (K, T, T, C) with masks bool (K, T, T) over the blocks that start at `origins`."""
+    """Scores of templates (K, T, T, C) with masks bool (K, T, T) over the blocks that start at `origins`.
+
+    `date` is the number of the map's date that `cache` holds.
+    """
     step = block - templates.shape[1] + 1
     shape = (len(origins), step, step)
     best = _Best(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int16))
@@ -145,7 +155,7 @@ def correlate(
         _search(cache, templates[first:last], masks[first:last], origins, block, best, first)
     centre = (templates.shape[1] - 1) / 2
     return [
-        ScoreBlock(row + centre, col + centre, score, template)
+        ScoreBlock(row + centre, col + centre, score, template, date)
         for (row, col), score, template in zip(origins, best.score, best.template, strict=True)
         if score[0, 0] > -np.inf
     ]
@@ -276,4 +286,4 @@ def within(block: ScoreBlock, row: int, col: int, reach: int) -> ScoreBlock:
     score = block.score.copy()
     rows, cols = np.ogrid[: score.shape[0], : score.shape[1]]
     score[(block.row + rows - row) ** 2 + (block.col + cols - col) ** 2 > reach**2] = -1.0
-    return ScoreBlock(block.row, block.col, score, block.template)
+    return dataclasses.replace(block, score=score)

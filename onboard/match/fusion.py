@@ -79,17 +79,20 @@ class GradientCorrelation:
         return float(np.where(count >= _MIN_OVERLAP * self._full, score, 0.0).max())
 
 
-def gradient_scores(views: Sequence[GroundView], modes: Sequence[Mode], level: Level, weight: float) -> np.ndarray:
-    """(M,) what gradients say for each mode, highest first: `weight` times their correlation there.
+def gradient_scores(
+    views: Sequence[GroundView], modes: Sequence[Mode], dates: Sequence[Level], weight: float
+) -> np.ndarray:
+    """(M,) what gradients say for each mode, highest first: `weight` times their correlation there, in its own date.
 
     Those that are not compared are out, -inf: of a large view each costs more, and it is found among fewer.
     """
     correlation = GradientCorrelation(views)
     scores = np.full(len(modes), -np.inf)
     for k, mode in enumerate(modes[: compared(correlation.side_cells, len(views))]):
-        scores[k] = weight * correlation.at(level, mode.position_enu_m)
+        scores[k] = weight * correlation.at(dates[mode.date], mode.position_enu_m)
         if k % _RELEASE_EVERY == 0:
-            level.release()
+            for level in dates:
+                level.release()
     return scores
 
 

@@ -15,6 +15,7 @@ class Mode:
     """One peak. `position_enu_m` (2,) of the view's centre; `template` is the hypothesis that won there.
 
     `rank` counts from 0, the highest of the heatmap. `total` is what `onboard.match.ranking.rerank` orders modes by.
+    `date` is the number of the map's date in which the view looks most like this place.
     """
 
     position_enu_m: np.ndarray
@@ -22,6 +23,7 @@ class Mode:
     template: int
     rank: int = 0
     total: float = 0.0
+    date: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,9 @@ class Heatmap:
             i, j = (int(v) for v in np.unravel_index(int(left[best].argmax()), block.score.shape))
             row, col = _between_cells(block.score, i, j)
             position = self.level.enu_of(block.row + row, block.col + col)
-            modes.append(Mode(position, float(block.score[i, j]), int(block.template[i, j]), len(modes)))
-            for k, other in enumerate(self.blocks):  # blocks may show the same places
+            score, template = float(block.score[i, j]), int(block.template[i, j])
+            modes.append(Mode(position, score, template, len(modes), date=block.date))
+            for k, other in enumerate(self.blocks):  # blocks may show the same places, dates do
                 if _erase(left[k], round(block.row - other.row) + i, round(block.col - other.col) + j, radius):
                     highest[k] = left[k].max()
         return modes

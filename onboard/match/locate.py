@@ -16,17 +16,6 @@ import numpy as np
 
 from onboard.config import Config
 from onboard.engine import Embeddings, Engine
-from onboard.match.correlate import (
-    LARGE_BLOCK,
-    SpectrumCache,
-    block_origins,
-    block_size,
-    correlate,
-    covered_boxes,
-    covering_origins,
-    promising,
-    within,
-)
 from onboard.match.evidence import Confidence
 from onboard.match.fixes import Found, Match, ranked_fixes
 from onboard.match.fusion import gradient_scores
@@ -34,7 +23,7 @@ from onboard.match.heatmap import Heatmap, Mode
 from onboard.match.ranking import exclusive, rerank
 from onboard.match.refine import align
 from onboard.match.relief import ground_shift, in_cells, laid_on_ground, mean_shift, shift_of_match
-from onboard.match.retrieve import TileIndex
+from onboard.match.search import LevelSearch
 from onboard.match.template import cell_mask, zero_mean
 from onboard.match.witness import witnesses
 from onboard.records import Fix, Frame, GroundView, Reason, Rejected, Telemetry
@@ -72,17 +61,18 @@ class Located:
 
 
 class Locator:
-    """Searches one region map with one engine for the frames of one camera."""
+    """Searches one region map with one engine for the frames of one camera.
+
+    A map of several dates is searched at all of them, and each place believed at the one that it looks most like.
+    """
 
     def __init__(
         self, region: RegionMap, engine: Engine, rectifier: Rectifier, confidence: Confidence, config: Config
     ) -> None:
         self.region, self.engine, self.rectifier = region, engine, rectifier
         self.confidence, self.config = confidence, config
-        self._indices: dict[int, TileIndex] = {}
         share_mb = config.search.spectra_cache_mb / len(region.levels)
-        self._spectra = [SpectrumCache(level, share_mb) for level in region.levels]
-        self._boxes = [covered_boxes(level) for level in region.levels]
+        self._levels = [LevelSearch(region.dates_of(index), share_mb) for index in range(len(region.levels))]
         self._windows_held = 0
 
     def locate(self, frame: Frame, telemetry: Telemetry, search: Search, watch: Stopwatch) -> Located | Rejected:
@@ -90,7 +80,7 @@ class Locator:
         watch.start()
         at = frame.captured_at_ns
         level_index = self.region.level_for(self.rectifier.ground_side_m(telemetry), self.rectifier.view_px)
-        level = self.region.levels[level_index]
+        level, level_search = self.region.levels[level_index], self._levels[level_index]
         views = [
             self.rectifier.view(frame, telemetry, level.metres_per_pixel, turn, scale)
             for turn, scale in search.hypotheses
@@ -105,9 +95,9 @@ class Locator:
         if not _finite(embedded):
             return Rejected(at, Reason.ENGINE_FAULT, detail="not a number")
 
-        tiles, similarities = self._retrieve(level_index, embedded.descriptors, search)
+        tiles, similarities = self._retrieve(level_search, embedded.descriptors, search)
         watch.lap("retrieve")
-        heatmap = self._correlate(level, views, embedded, search, tiles, telemetry)
+        heatmap = self._correlate(level_search, views, embedded, search, tiles, telemetry)
         watch.lap("correlate")
         if heatmap is None:
             return Rejected(at, Reason.OUTSIDE_MAP)
@@ -115,10 +105,11 @@ class Locator:
         modes = self._modes(heatmap, views, search, telemetry)
         if not modes:
             return Rejected(at, Reason.NO_CANDIDATE)
-        gradients = None if search.local else gradient_scores(views, modes, level, self.config.search.gradient_weight)
+        weight = self.config.search.gradient_weight
+        gradients = None if search.local else gradient_scores(views, modes, level_search.dates, weight)
         ranked = rerank(modes, tiles, similarities, gradients)
         watch.lap("rerank")
-        fixes = self._refine(frame, telemetry, level, views, embedded, heatmap, ranked, search)
+        fixes = self._refine(frame, telemetry, level_search.dates, views, embedded, heatmap, ranked, search)
         watch.lap("refine")
         if fixes is None:
             return Rejected(at, Reason.ENGINE_FAULT, detail="not a number")
@@ -139,15 +130,13 @@ class Locator:
             return parts[0]
         return Embeddings(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("descriptors", "detail", "fine")))
 
-    def _retrieve(self, level_index: int, descriptors: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
+    def _retrieve(
+        self, level_search: LevelSearch, descriptors: np.ndarray, search: Search
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Positions (n, 2) and similarities (n,) of the retrieved tiles; none where the search is local."""
         if search.centre_enu_m is not None:
             return np.empty((0, 2)), np.empty(0)
-        if level_index not in self._indices:
-            self._indices[level_index] = TileIndex(self.region.levels[level_index])
-        index = self._indices[level_index]
-        found, similarities = index.search(descriptors, _RETRIEVED)
-        return index.tiles[found], similarities
+        return level_search.retrieve(descriptors, _RETRIEVED)
 
     def _lever(self, view: GroundView, telemetry: Telemetry, vehicle_enu_m: np.ndarray) -> np.ndarray:
         """From the vehicle to where the map holds what a view's centre shows (2,): relief is in it, on the whole."""
@@ -156,7 +145,7 @@ class Locator:
 
     def _correlate(
         self,
-        level: Level,
+        level_search: LevelSearch,
         views: list[GroundView],
         embedded: Embeddings,
         search: Search,
@@ -165,26 +154,12 @@ class Locator:
     ) -> Heatmap | None:
         masks = cell_mask(np.stack([view.mask for view in views]), self.engine.facts.detail_stride)
         templates = zero_mean(embedded.detail, masks)
-        size = templates.shape[1]
-        index = self.region.levels.index(level)
         if search.centre_enu_m is None:
-            block, cache = LARGE_BLOCK, self._spectra[index]
-            origins = covering_origins(self._boxes[index], block, size)
-            if len(origins) > self.config.search.max_blocks:
-                origins = promising(level, origins, block, tiles, self.config.search.max_blocks)
+            blocks = level_search.everywhere(templates, masks, tiles, self.config.search.max_blocks)
         else:
             centre = search.centre_enu_m + self._lever(views[0], telemetry, search.centre_enu_m)
-            row, col = (round(float(v)) for v in level.cell_of(centre))
-            reach = math.ceil(search.radius_m / level.cell_m) + 1
-            block = block_size(2 * reach + 1, size)
-            origins = block_origins((row - reach, col - reach, 2 * reach + 1, 2 * reach + 1), block, size)
-            cache = SpectrumCache(level, 0.0)  # the next frame's blocks begin elsewhere
-        if not origins:
-            return None
-        blocks = correlate(cache, templates, masks, origins, block)
-        if search.centre_enu_m is not None:
-            blocks = [within(b, row, col, reach) for b in blocks]
-        return Heatmap.of(level, blocks)
+            blocks = level_search.around(templates, masks, centre, search.radius_m)
+        return Heatmap.of(level_search.dates[0], blocks)
 
     def _modes(self, heatmap: Heatmap, views: list[GroundView], search: Search, telemetry: Telemetry) -> list[Mode]:
         count = self.config.search.candidates if search.local else self.config.search.compared_candidates
@@ -203,7 +178,7 @@ class Locator:
         self,
         frame: Frame,
         telemetry: Telemetry,
-        level: Level,
+        dates: Sequence[Level],
         views: list[GroundView],
         embedded: Embeddings,
         heatmap: Heatmap,
@@ -220,17 +195,17 @@ class Locator:
             if not _finite(anew):
                 return None
             fine = list(anew.fine)
-        matches = self._align(level, chosen, sought, fine, telemetry)
+        matches = self._align(dates, chosen, sought, fine, telemetry)
         if matches is None:
             return None
-        ranked = self._ranked(level, matches, modes, heatmap, search, telemetry)
+        ranked = self._ranked(dates[0], matches, modes, heatmap, search, telemetry)
         if not search.local and ranked:
             # Look again with the heading and height that the best matches found: what is right becomes clearer.
-            again = self._look_again(frame, telemetry, level, ranked[:_LOOK_AGAIN])
+            again = self._look_again(frame, telemetry, dates, ranked[:_LOOK_AGAIN])
             if again is None:
                 return None
             kept = [match for _, match in ranked if match.mode.rank not in {m.mode.rank for m in again}]
-            ranked = self._ranked(level, again + kept, modes, heatmap, search, telemetry)
+            ranked = self._ranked(dates[0], again + kept, modes, heatmap, search, telemetry)
         return exclusive([fix for fix, _ in ranked], self.config.fix.second_mode_distance_m)
 
     def _ranked(
@@ -246,11 +221,16 @@ class Locator:
         return ranked_fixes(matches, found, self.confidence)
 
     def _align(
-        self, level: Level, modes: list[Mode], views: list[GroundView], fine: list[np.ndarray], telemetry: Telemetry
+        self,
+        dates: Sequence[Level],
+        modes: list[Mode],
+        views: list[GroundView],
+        fine: list[np.ndarray],
+        telemetry: Telemetry,
     ) -> list[Match] | None:
         """Align each view with the map at its mode; modes without enough patches are left out."""
-        stride = self.engine.facts.fine_stride
-        windows = [self._window(level, mode.position_enu_m) for mode in modes]
+        stride, level = self.engine.facts.fine_stride, dates[0]
+        windows = [self._window(dates[mode.date], mode.position_enu_m) for mode in modes]
         tiles = self._embed_pictures([rgb for rgb, _ in windows], [mask for _, mask in windows])
         if not _finite(tiles):
             return None
@@ -281,18 +261,18 @@ class Locator:
         return window
 
     def _look_again(
-        self, frame: Frame, telemetry: Telemetry, level: Level, ranked: list[tuple[Fix, Match]]
+        self, frame: Frame, telemetry: Telemetry, dates: Sequence[Level], ranked: list[tuple[Fix, Match]]
     ) -> list[Match] | None:
         """The same places under the heading and height that their alignments found."""
         views, modes = [], []
         for fix, match in ranked:
             turn = match.view.heading_offset_rad + match.alignment.turn_rad
-            view = self.rectifier.view(frame, telemetry, level.metres_per_pixel, turn, fix.height_scale)
+            view = self.rectifier.view(frame, telemetry, dates[0].metres_per_pixel, turn, fix.height_scale)
             centre = fix.position_enu_m + self._lever(view, telemetry, fix.position_enu_m)
             views.append(view)
             modes.append(dataclasses.replace(match.mode, position_enu_m=centre))
         embedded = self._embed(views)
-        return self._align(level, modes, views, list(embedded.fine), telemetry) if _finite(embedded) else None
+        return self._align(dates, modes, views, list(embedded.fine), telemetry) if _finite(embedded) else None
 
 
 def _finite(embedded: Embeddings) -> bool:

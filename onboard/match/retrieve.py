@@ -9,12 +9,13 @@ from onboard.region.level import Level
 
 
 class TileIndex:
-    """The descriptors of one level's tiles, ready to be searched."""
+    """The descriptors of one level's tiles, at one or more dates, ready to be searched."""
 
-    def __init__(self, level: Level) -> None:
-        self.tiles = np.asarray(level.tiles)
-        self._index = faiss.IndexFlatIP(level.descriptors.shape[1])
-        self._index.add(np.asarray(level.descriptors, dtype=np.float32))
+    def __init__(self, *dates: Level) -> None:
+        self.tiles = np.concatenate([level.tiles for level in dates])
+        self._index = faiss.IndexFlatIP(dates[0].descriptors.shape[1])
+        for level in dates:
+            self._index.add(np.asarray(level.descriptors, dtype=np.float32))
 
     def search(self, descriptors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Best similarity over the queries (K, D) of up to `count` tiles: (indices, similarities), best first."""
@@ -31,7 +32,10 @@ class TileIndex:
 
 
 def similarity_at(positions_enu_m: np.ndarray, tiles_enu_m: np.ndarray, similarities: np.ndarray) -> np.ndarray:
-    """s_t for points (P, 2): the similarity of the nearest retrieved tile (the lowest where none was retrieved)."""
+    """s_t for points (P, 2): the similarity of the nearest retrieved tile, 0 where none was retrieved.
+
+    Tiles come best first: of one tile at several dates, the date that the view looks most like counts.
+    """
     if not len(similarities):
         return np.zeros(len(positions_enu_m))
     distance = np.linalg.norm(positions_enu_m[:, None] - tiles_enu_m[None], axis=2)

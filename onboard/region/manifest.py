@@ -17,6 +17,7 @@ from onboard.errors import MapError
 
 FORMAT_VERSION = 1
 WITH_ELEVATION = 2  # version 1 and heights of the ground: what knows only version 1 refuses it by its number
+WITH_DATES = 3  # either of them and other dates of the same ground
 MANIFEST = "manifest.json"
 REBUILD = "rebuild it: pilotage map build IMAGERY... --out MAP"
 
@@ -84,6 +85,19 @@ class ElevationFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DateFacts:
+    """The same ground at another date: levels of the map's own grids, and the imagery that went in.
+
+    Its parts lie in `date1/`, `date2/` and so on, in the order of the manifest. `offset_enu_m` is how far it lies off
+    the map's own date, east and north, by keypoints of both; None where those do not say.
+    """
+
+    levels: tuple[LevelFacts, ...]
+    sources: tuple[Source, ...]
+    offset_enu_m: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A file of the map; `file` is relative to the map's folder, with forward slashes."""
 
@@ -97,6 +111,7 @@ class Manifest:
     """All of `manifest.json`. `bounds_enu_m` is west, south, east, north; levels are finest first.
 
     `elevation` is None, and not in the file, where the map has no heights: those are of version 1, the others of 2.
+    Where `other_dates` has any, it is in the file, and the version 3.
     """
 
     name: str
@@ -114,12 +129,15 @@ class Manifest:
     created_by: str
     format_version: int = FORMAT_VERSION
     elevation: ElevationFacts | None = None
+    other_dates: tuple[DateFacts, ...] = ()
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
         fields = dataclasses.asdict(self)
         if self.elevation is None:
             del fields["elevation"]  # such a map is what it was before there were heights, byte for byte
+        if not self.other_dates:
+            del fields["other_dates"]
         return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
@@ -141,18 +159,37 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     if not isinstance(fields, dict):
         raise MapError("broken manifest", path, "a JSON object", REBUILD)
     version = fields.get("format_version")
-    if version not in (FORMAT_VERSION, WITH_ELEVATION):
-        expected = f"version {FORMAT_VERSION} or {WITH_ELEVATION}"
+    if version not in (FORMAT_VERSION, WITH_ELEVATION, WITH_DATES):
+        expected = f"version {FORMAT_VERSION} to {WITH_DATES}"
         raise MapError("map of another format version", version, expected, REBUILD)
-    if (version == WITH_ELEVATION) != ("elevation" in fields):
-        raise MapError("broken manifest", path, "elevation exactly in version 2", REBUILD)
+    if version != WITH_DATES and (version == WITH_ELEVATION) != ("elevation" in fields):
+        raise MapError("broken manifest", path, "elevation in version 2, none in version 1", REBUILD)
+    if (version == WITH_DATES) != ("other_dates" in fields):
+        raise MapError("broken manifest", path, "other_dates exactly in version 3", REBUILD)
     return _manifest_from(fields, path), hashlib.sha256(content).hexdigest()
+
+
+def _of_one_date(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "levels": tuple(LevelFacts(**level) for level in fields["levels"]),
+        "sources": tuple(Source(**source) for source in fields["sources"]),
+    }
+
+
+def _pair(numbers: Any) -> tuple[float, float] | None:
+    if numbers is None:
+        return None
+    east, north = numbers
+    return float(east), float(north)
 
 
 def _manifest_from(fields: dict[str, Any], path: Path) -> Manifest:
     try:
-        fields["levels"] = tuple(LevelFacts(**level) for level in fields["levels"])
-        fields["sources"] = tuple(Source(**source) for source in fields["sources"])
+        fields |= _of_one_date(fields)
+        others = fields.get("other_dates", ())
+        fields["other_dates"] = tuple(
+            DateFacts(**_of_one_date(date), offset_enu_m=_pair(date["offset_enu_m"])) for date in others
+        )
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
         if "elevation" in fields:
             source = Source(**fields["elevation"]["source"])
@@ -163,11 +200,19 @@ def _manifest_from(fields: dict[str, Any], path: Path) -> Manifest:
         raise MapError("broken manifest", f"{path} ({error})", "the keys of this format", REBUILD) from error
     if not manifest.levels or len(manifest.bounds_enu_m) != 4:
         raise MapError("broken manifest", path, "at least one level, and four bounds", REBUILD)
+    for date in manifest.other_dates:
+        if [grid_of(level) for level in date.levels] != [grid_of(level) for level in manifest.levels]:
+            raise MapError("broken manifest", f"{path} (grids of another date)", "those of the map", REBUILD)
     for part in manifest.parts:
         inner = PurePosixPath(part.file)
         if inner.is_absolute() or ".." in inner.parts:
             raise MapError("broken manifest", part.file, "parts inside the map's folder", REBUILD)
     return manifest
+
+
+def grid_of(level: LevelFacts) -> LevelFacts:
+    """A level's facts less what depends on the imagery."""
+    return dataclasses.replace(level, valid_px=0, tiles=0)
 
 
 def sha256_of(path: Path) -> str:

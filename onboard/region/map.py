@@ -25,7 +25,8 @@ class RegionMap:
     """A region map opened with `RegionMap.open`; `levels` are finest first.
 
     `sha256` is that of the manifest, which names every part's: it stands for the whole content. `elevation` is None
-    where the map was built without heights of the ground.
+    where the map was built without heights of the ground. `other_dates` are levels like `levels`, on the same grids, of
+    the same ground at other times.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class RegionMap:
         sha256: str,
         levels: tuple[Level, ...],
         elevation: Elevation | None = None,
+        other_dates: tuple[tuple[Level, ...], ...] = (),
     ) -> None:
         self.path, self.manifest, self.sha256, self.levels = path, manifest, sha256, levels
-        self.elevation = elevation
+        self.elevation, self.other_dates = elevation, other_dates
         self.frame = MapFrame(manifest.anchor_latitude_deg, manifest.anchor_longitude_deg)
 
     @classmethod
@@ -58,9 +60,12 @@ class RegionMap:
         for part in manifest.parts:
             check_part(path, part, verify or part.bytes < _ALWAYS_VERIFIED_BYTES)
         listed = {part.file for part in manifest.parts}
-        levels = tuple(_open_level(path, index, level, listed) for index, level in enumerate(manifest.levels))
+        levels, *others = (
+            tuple(_open_level(path, prefix_of(number), index, level, listed) for index, level in enumerate(date))
+            for number, date in enumerate((manifest.levels, *(date.levels for date in manifest.other_dates)))
+        )
         elevation = None if manifest.elevation is None else _open_elevation(path, manifest.elevation, listed)
-        return cls(path, manifest, sha256, levels, elevation)
+        return cls(path, manifest, sha256, levels, elevation, tuple(others))
 
     @property
     def name(self) -> str:
@@ -100,6 +105,10 @@ class RegionMap:
                 return index
         return len(self.levels) - 1
 
+    def dates_of(self, index: int) -> tuple[Level, ...]:
+        """A level at each date of the map: its own first."""
+        return (self.levels[index], *(date[index] for date in self.other_dates))
+
     def window(self, level: Level | int, centre_enu_m: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
         """(rgb, mask) of `Level.window`."""
         return (self.levels[level] if isinstance(level, int) else level).window(centre_enu_m, size_px)
@@ -126,7 +135,12 @@ def check_part(folder: Path, part: Part, verify: bool) -> None:
         raise MapError("map part is broken", f"{part.file} has hash {found[:12]}", part.sha256[:12], REBUILD)
 
 
-def _open_level(folder: Path, index: int, facts: LevelFacts, listed: set[str]) -> Level:
+def prefix_of(date: int) -> str:
+    """Where the parts of a date lie in the map's folder; those of its own date, number 0, lie in the folder itself."""
+    return f"date{date}/" if date else ""
+
+
+def _open_level(folder: Path, prefix: str, index: int, facts: LevelFacts, listed: set[str]) -> Level:
     size, cells = (facts.height_px, facts.width_px), (facts.cell_rows, facts.cell_cols)
     expected: dict[str, tuple[type, tuple[int | None, ...]]] = {
         "image": (np.uint8, (*size, 3)),
@@ -138,7 +152,7 @@ def _open_level(folder: Path, index: int, facts: LevelFacts, listed: set[str]) -
     }
     arrays = {}
     for part, (dtype, shape) in expected.items():
-        arrays[part] = _load(folder, f"level{index}/{part}.npy", np.dtype(dtype), shape, listed)
+        arrays[part] = _load(folder, f"{prefix}level{index}/{part}.npy", np.dtype(dtype), shape, listed)
     return Level(facts.metres_per_pixel, facts.west_m, facts.north_m, facts.cell_m, facts.tile_px, **arrays)
 
 
