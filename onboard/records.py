@@ -131,7 +131,8 @@ class Fix:
     `position_enu_m` (2,) east, north in the map frame; `covariance_enu_m2` (2, 2);
     `probability_right` is the calibrated chance that the place is the right one.
     `heading_rad` clockwise from north, of the body's x axis. `height_scale` is true over told height. 1 sigma of both,
-    as the picture alone tells them: `heading_sigma_rad`, `height_scale_sigma`.
+    as the picture alone tells them: `heading_sigma_rad`, `height_scale_sigma`. `map_date` is the number of the map's
+    date that it was found at, 0 the map's own.
     """
 
     captured_at_ns: int
@@ -143,6 +144,7 @@ class Fix:
     evidence: Mapping[str, float] = field(default_factory=dict)
     heading_sigma_rad: float = 0.0
     height_scale_sigma: float = 0.0
+    map_date: int = 0
 
 
 @dataclass(frozen=True, slots=True)

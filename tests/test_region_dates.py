@@ -20,8 +20,12 @@ from typer.testing import CliRunner
 import onboard.engine
 from export.region.build import BuildOptions, build_map
 from export.region.cli import app
+from onboard.config import RectifyConfig
 from onboard.errors import MapError
+from onboard.frames import BODY_FROM_CAMERA_DOWN
+from onboard.rectify import Rectifier
 from onboard.region import RegionMap
+from onboard.replay.gallery import look
 
 
 def without_west(bands: np.ndarray) -> np.ndarray:
@@ -188,8 +192,8 @@ def rebuilt(world: World) -> World:
 def test_a_flight_over_ground_that_has_changed_is_found_at_the_date_that_shows_it(
     hand_engine: HandEngine, world: World, rebuilt: World, tmp_path: Path
 ) -> None:
-    flight: list[Moment] = toy_world.make_flight(world)
-    for name in ("one", "two", "both"):
+    flight: list[Moment] = toy_world.make_flight(world, count=7)
+    for name in ("one", "both"):
         (tmp_path / name).mkdir()
     changed = toy_world.build_toy_map(rebuilt, hand_engine, tmp_path / "one")
     assert not any(step.published for step in fly(hand_engine, changed, flight))
@@ -198,6 +202,16 @@ def test_a_flight_over_ground_that_has_changed_is_found_at_the_date_that_shows_i
     steps = fly(hand_engine, both, flight)  # a search of the whole map at first, then round predictions
     assert all(step.published for step in steps[2:])
     assert errors_m(steps, flight).max() < 3.0
+    assert {step.fix.map_date for step in steps if step.fix is not None} == {1}
+    fix = steps[5].fix
+    assert fix is not None
+    rectifier = Rectifier(toy_world.toy_camera(), BODY_FROM_CAMERA_DOWN, 256, RectifyConfig())
+    seen = look(rectifier, both, flight[5].frame, flight[5].telemetry, fix, fix.position_enu_m)
+    alike = [
+        np.corrcoef(seen.view_rgb[seen.both].ravel(), ground[seen.both].ravel())[0, 1]
+        for ground in (both.window(0, seen.centre_enu_m, 256)[0], seen.map_rgb)
+    ]
+    assert alike[0] < 0.3 < 0.6 < alike[1]  # what a report shows is what was found
     alone = fly(hand_engine, both, flight[:3], independent=True)
     assert all(step.published for step in alone)
     assert errors_m(alone, flight[:3]).max() < 3.0

@@ -51,7 +51,9 @@ class ToyRegion:
     def picture(self, max_px: int) -> tuple[np.ndarray, tuple[float, float, float, float]]:
         return self.image, self.bounds_enu_m
 
-    def window(self, level: int, centre_enu_m: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    def window(
+        self, level: int, centre_enu_m: np.ndarray, size_px: int, date: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         col = (centre_enu_m[0] + 300.0) / METRES_PER_PIXEL - 0.5
         row = (200.0 - centre_enu_m[1]) / METRES_PER_PIXEL - 0.5
         return cv2.getRectSubPix(self.image, (size_px, size_px), (col, row)), np.ones((size_px, size_px), bool)

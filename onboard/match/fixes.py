@@ -87,4 +87,5 @@ def _fix(match: Match, found: Found, evidence: dict[str, float], confidence: Con
         evidence | {"heading_offset_rad": view.heading_offset_rad + alignment.turn_rad},
         alignment.turn_sigma_rad,
         alignment.scale_sigma * view.height_scale,
+        match.mode.date,
     )

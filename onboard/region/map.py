@@ -109,9 +109,11 @@ class RegionMap:
         """A level at each date of the map: its own first."""
         return (self.levels[index], *(date[index] for date in self.other_dates))
 
-    def window(self, level: Level | int, centre_enu_m: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
-        """(rgb, mask) of `Level.window`."""
-        return (self.levels[level] if isinstance(level, int) else level).window(centre_enu_m, size_px)
+    def window(
+        self, level: int, centre_enu_m: np.ndarray, size_px: int, date: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(rgb, mask) of `Level.window`, at a date of the map: its own by default."""
+        return self.dates_of(level)[date].window(centre_enu_m, size_px)
 
     def picture(self, max_px: int = 1600) -> tuple[np.ndarray, tuple[float, float, float, float]]:
         """(rgb uint8 (h, w, 3), its own bounds west, south, east, north in metres); black where no imagery is."""

@@ -116,6 +116,7 @@ def map_facts(region: RegionMap) -> dict[str, Any]:
             for source in manifest.sources[:5]
         ],
         "source_count": len(manifest.sources),
+        "dates": 1 + len(manifest.other_dates),
     }
 
 

@@ -122,7 +122,10 @@ def look(
     fix: Fix | None,
     position_enu_m: np.ndarray,
 ) -> Look:
-    """Lay a frame (whose `Rectifier.check` passed) on the ground as `fix` saw it, the vehicle at the position (2,)."""
+    """Lay a frame (whose `Rectifier.check` passed) on the ground as `fix` saw it, the vehicle at the position (2,).
+
+    The map is shown at the date that `fix` was found at.
+    """
     scale, offset, view_px = 1.0, 0.0, rectifier.view_px
     if fix is not None:
         scale = fix.height_scale
@@ -135,7 +138,7 @@ def look(
     metres_per_pixel = region.levels[level].metres_per_pixel
     view = rectifier.view(frame, telemetry, metres_per_pixel, offset, scale)
     centre = np.asarray(position_enu_m) + np.asarray(view.centre_from_vehicle_enu_m)
-    map_rgb, map_mask = region.window(level, centre, view_px)
+    map_rgb, map_mask = region.window(level, centre, view_px, 0 if fix is None else fix.map_date)
     return Look(view.image_rgb, map_rgb, view.mask & map_mask, centre, metres_per_pixel * view_px)
 
 
