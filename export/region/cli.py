@@ -124,7 +124,9 @@ def tables(manifest: Manifest, sha256: str, every_source: bool = False) -> list[
         facts.add_row("dates", f"{1 + len(manifest.other_dates)}: the map's own and those of --other-date, in order")
     for number, other in enumerate(manifest.other_dates, 1):
         offset = other.offset_enu_m
-        lies = "not told by keypoints" if offset is None else "{:.2f} m east, {:.2f} m north of the own".format(*offset)
+        lies = "not told by keypoints"
+        if offset is not None:
+            lies = "{:.2f} m east, {:.2f} m north of the map's own".format(*offset)
         facts.add_row(f"date {number} lies", lies)
     facts.add_row("model", f"{manifest.model_name} ({manifest.model_sha256[:12]})")
     facts.add_row("made by", manifest.created_by)
